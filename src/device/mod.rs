@@ -1,0 +1,368 @@
+//! What a device is: a place with memory that can run the network's operations.
+//!
+//! `cpu` and `cuda` implement [`Device`], one file per operation, under the stem the operation's
+//! kernel file has. A device knows operations ([`crate::network::op`]) and buffers, not layers.
+//!
+//! Conventions: buffers hold f32 in the layout of [`op`](crate::network::op) (images outermost,
+//! maps innermost) and are at least as large as an operation needs. `images` is the number of
+//! images in use, at most the batch the device was opened for. Operations are ordered as issued;
+//! they may run later, so an error can surface at a later call.
+
+pub mod cpu;
+pub mod rendezvous;
+
+use crate::batch::{Batch, HostAllocator};
+use crate::error::Result;
+use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
+use crate::random::Key;
+
+/// Where a fully connected layer's weight gradient goes.
+pub enum Sink<'a, B> {
+    /// Into a buffer: replaced, or added to what is there.
+    Gradient { into: &'a mut B, accumulate: bool },
+    /// Straight into the update, so that the gradient never goes through memory.
+    Update {
+        weights: &'a mut B,
+        momentum: &'a mut B,
+        sgd: Sgd,
+    },
+}
+
+/// Where a dropout mask comes from.
+pub enum Mask<'a, B> {
+    /// Unit u of image i is dropped where `key.word(i·all_units + u, lane, step)` is below the
+    /// operation's threshold; i counts from `first_image` within the step's whole batch.
+    Counter {
+        key: Key,
+        lane: u32,
+        step: u64,
+        first_image: usize,
+    },
+    /// Given, one per image and unit of this column, 0 dropped, 1 kept.
+    Given(&'a B),
+}
+
+/// Sums over the images of one or more batches, as the loss operation adds them up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    /// Sum of −ln p(label), natural logarithm.
+    pub loss: f64,
+    /// Images whose label is not the most probable class, nor among the five most probable.
+    pub top1_errors: u64,
+    pub top5_errors: u64,
+}
+
+/// Memory and operations of one device. Sizes are in elements, not bytes.
+pub trait Device: Send + Sized {
+    /// Device memory of f32 elements.
+    type Buffer: Send;
+    /// Device memory for a batch's 8-bit crops, draws and labels.
+    type Input: Send;
+    /// A one-way channel from one device to another, with the memory messages arrive in.
+    type Mailbox: Send + Sync;
+    /// Sums of loss and errors on the device.
+    type Tally: Send;
+
+    /// "CPU, 1 thread", "GPU 0, NVIDIA H200": as messages name it.
+    fn name(&self) -> String;
+
+    /// Whether [`Sink::Update`] saves memory traffic here (else the engine gives gradients room).
+    fn fuses_linear_update(&self) -> bool;
+
+    /// Zero-filled memory.
+    fn allocate(&mut self, elements: usize) -> Result<Self::Buffer>;
+    /// Bytes allocated on this device by now, work space included.
+    fn allocated_bytes(&self) -> usize;
+    /// Memory for host-side batches that this device uploads fastest from.
+    fn host_allocator(&self) -> HostAllocator;
+    /// Copies `source` to the start of `target`; done when it returns.
+    fn upload(&mut self, source: &[f32], target: &mut Self::Buffer) -> Result<()>;
+    /// Copies the start of `source`; waits for everything issued before.
+    fn download(&mut self, source: &Self::Buffer, target: &mut [f32]) -> Result<()>;
+    /// As [`upload`](Device::upload) and [`download`](Device::download), for a weight matrix of
+    /// `rows` × `columns` in row order; a device may store it as its kernels like it.
+    fn upload_matrix(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        source: &[f32],
+        target: &mut Self::Buffer,
+    ) -> Result<()> {
+        debug_assert_eq!(rows * columns, source.len());
+        self.upload(source, target)
+    }
+    /// See [`upload_matrix`](Device::upload_matrix).
+    fn download_matrix(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        source: &Self::Buffer,
+        target: &mut [f32],
+    ) -> Result<()> {
+        debug_assert_eq!(rows * columns, target.len());
+        self.download(source, target)
+    }
+    /// Waits until everything issued is done.
+    fn synchronize(&mut self) -> Result<()>;
+
+    // Input.
+
+    /// Room for batches of `images` crops of `crop` × `crop` pixels.
+    fn allocate_input(&mut self, images: usize, crop: usize) -> Result<Self::Input>;
+    /// Copies a batch to the device; may still be reading `batch` when it returns, until
+    /// [`input_arrived`](Device::input_arrived).
+    fn upload_input(&mut self, batch: &Batch, input: &mut Self::Input) -> Result<()>;
+    /// Waits until the last `upload_input` into `input` has read its batch.
+    fn input_arrived(&mut self, input: &Self::Input) -> Result<()>;
+    /// Labels alone, for images uploaded as f32.
+    fn upload_labels(&mut self, labels: &[u32], input: &mut Self::Input) -> Result<()>;
+    /// Makes the network's input from 8-bit crops as [`crate::batch::Draw`] says. `mean` is the
+    /// mean image of `side` × `side` pixels, `[row][column][colour]`.
+    fn augment(
+        &mut self,
+        images: usize,
+        input: &Self::Input,
+        side: usize,
+        mean: &Self::Buffer,
+        x: &mut Self::Buffer,
+    ) -> Result<()>;
+
+    // Convolution. `x` and `weights` are one buffer per part.
+
+    /// `y = activation(Σ_parts conv(x_part, weights_part) + bias)`.
+    fn conv_forward(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        x: &[&Self::Buffer],
+        weights: &[&Self::Buffer],
+        bias: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// Gradient of one part's input; `dy` is the gradient before the activation.
+    fn conv_backward_data(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        dy: &Self::Buffer,
+        weights: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// Gradient of one part's weights, summed over the images.
+    fn conv_backward_weights(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        accumulate: bool,
+        gradient: &mut Self::Buffer,
+    ) -> Result<()>;
+
+    // Fully connected.
+
+    /// `y = activation(Σ_parts x_part · weights_part + bias)`.
+    fn linear_forward(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        x: &[&Self::Buffer],
+        weights: &[&Self::Buffer],
+        bias: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// Gradient of one part's input.
+    fn linear_backward_data(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        dy: &Self::Buffer,
+        weights: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// Gradient of one part's weights, summed over the images, into `sink`.
+    fn linear_backward_weights(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        sink: Sink<'_, Self::Buffer>,
+    ) -> Result<()>;
+    /// Gradient of a bias: sums `dy` of `rows` × `outputs` over the rows (images × pixels).
+    fn bias_backward(
+        &mut self,
+        rows: usize,
+        outputs: usize,
+        dy: &Self::Buffer,
+        accumulate: bool,
+        gradient: &mut Self::Buffer,
+    ) -> Result<()>;
+
+    // Element-wise and per-map operations.
+
+    /// `y = activation(y)` in place.
+    fn activation_forward(
+        &mut self,
+        activation: Activation,
+        elements: usize,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// `dy = dy · activation'`, in place, the derivative told from the output `y`.
+    fn activation_backward(
+        &mut self,
+        activation: Activation,
+        elements: usize,
+        y: &Self::Buffer,
+        dy: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// See [`Lrn`]; `x` is one buffer per part, own column first.
+    fn lrn_forward(
+        &mut self,
+        op: &Lrn,
+        images: usize,
+        x: &[&Self::Buffer],
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// Gradients of every part of the input, `dx` in the order of `x`.
+    fn lrn_backward(
+        &mut self,
+        op: &Lrn,
+        images: usize,
+        x: &[&Self::Buffer],
+        dy: &Self::Buffer,
+        dx: &mut [&mut Self::Buffer],
+    ) -> Result<()>;
+    /// See [`LocalNorm`].
+    fn local_norm_forward(
+        &mut self,
+        op: &LocalNorm,
+        images: usize,
+        x: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    fn local_norm_backward(
+        &mut self,
+        op: &LocalNorm,
+        images: usize,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// See [`Pool`].
+    fn pool_forward(
+        &mut self,
+        op: &Pool,
+        images: usize,
+        x: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    fn pool_backward(
+        &mut self,
+        op: &Pool,
+        images: usize,
+        x: &Self::Buffer,
+        y: &Self::Buffer,
+        dy: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// LRN over the column's own maps, then max pooling, in one pass: the normalised maps are
+    /// not kept. Only with `lrn.parts == 1`.
+    fn lrn_pool_forward(
+        &mut self,
+        lrn: &Lrn,
+        pool: &Pool,
+        images: usize,
+        x: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    fn lrn_pool_backward(
+        &mut self,
+        lrn: &Lrn,
+        pool: &Pool,
+        images: usize,
+        x: &Self::Buffer,
+        y: &Self::Buffer,
+        dy: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// Zeroes dropped units of `y` in place and scales the kept ones by `op.training_scale()`.
+    fn dropout_forward(
+        &mut self,
+        op: &Dropout,
+        images: usize,
+        mask: &Mask<'_, Self::Buffer>,
+        y: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// `dy = dy · mask · op.training_scale()` in place; also divides the kept `y` by the scale
+    /// again, since the activation's derivative is told from the output before dropout.
+    fn dropout_backward(
+        &mut self,
+        op: &Dropout,
+        images: usize,
+        mask: &Mask<'_, Self::Buffer>,
+        y: &mut Self::Buffer,
+        dy: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// `y = factor · y` in place.
+    fn scale(&mut self, elements: usize, factor: f32, y: &mut Self::Buffer) -> Result<()>;
+    /// `into = into + from`.
+    fn add(&mut self, elements: usize, from: &Self::Buffer, into: &mut Self::Buffer) -> Result<()>;
+
+    // Loss.
+
+    /// Softmax over `classes` logits an image.
+    fn softmax_forward(
+        &mut self,
+        classes: usize,
+        images: usize,
+        logits: &Self::Buffer,
+        probabilities: &mut Self::Buffer,
+    ) -> Result<()>;
+    /// Multinomial logistic loss and error counts of the probabilities, added to `tally`. Ties
+    /// rank the lower class first.
+    fn score(
+        &mut self,
+        classes: usize,
+        images: usize,
+        logits: &Self::Buffer,
+        input: &Self::Input,
+        tally: &mut Self::Tally,
+    ) -> Result<()>;
+    /// `dlogits = (probabilities − one-hot(label)) · scale`.
+    fn softmax_backward(
+        &mut self,
+        classes: usize,
+        images: usize,
+        probabilities: &Self::Buffer,
+        input: &Self::Input,
+        scale: f32,
+        dlogits: &mut Self::Buffer,
+    ) -> Result<()>;
+    fn allocate_tally(&mut self) -> Result<Self::Tally>;
+    /// Reads the sums, waits for everything issued before, and sets them to zero.
+    fn take_tally(&mut self, tally: &mut Self::Tally) -> Result<Score>;
+
+    // Update.
+
+    /// See [`Sgd`]; `gradient` is ∂L/∂w.
+    fn sgd(
+        &mut self,
+        op: &Sgd,
+        elements: usize,
+        weights: &mut Self::Buffer,
+        momentum: &mut Self::Buffer,
+        gradient: &Self::Buffer,
+    ) -> Result<()>;
+
+    // Exchange.
+
+    /// A channel from `sender` to `receiver` for messages of `elements`.
+    fn mailbox(sender: &mut Self, receiver: &mut Self, elements: usize) -> Result<Self::Mailbox>;
+    /// Sends the start of `from`. Waits while the receiver has not yet taken the last message.
+    fn send(&mut self, from: &Self::Buffer, elements: usize, to: &Self::Mailbox) -> Result<()>;
+    /// Takes the next message into `inbox` (of the mailbox's size), waiting for it to be sent.
+    fn receive(&mut self, from: &Self::Mailbox, inbox: &mut Self::Buffer) -> Result<()>;
+    /// Makes the waits at this mailbox, now and later, return an error: its other end failed.
+    fn abandon(mailbox: &Self::Mailbox);
+}

@@ -1,0 +1,2 @@
+//! The network as data.
+pub mod op;
