@@ -76,6 +76,41 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The slot it writes.
+    pub fn output(&self) -> SlotId {
+        match *self {
+            Step::Conv { y, .. }
+            | Step::Linear { y, .. }
+            | Step::Activation { y, .. }
+            | Step::Lrn { y, .. }
+            | Step::LocalNorm { y, .. }
+            | Step::Pool { y, .. }
+            | Step::LrnPool { y, .. }
+            | Step::Dropout { y, .. } => y,
+        }
+    }
+
+    /// Parts of its input: columns whose maps it reads.
+    pub fn parts(&self) -> usize {
+        match self {
+            Step::Conv { op, .. } => op.parts,
+            Step::Linear { op, .. } => op.parts,
+            Step::Lrn { op, .. } => op.parts,
+            _ => 1,
+        }
+    }
+
+    /// The activation fused into a weighted sum.
+    pub fn activation(&self) -> Option<Activation> {
+        match self {
+            Step::Conv { op, .. } => op.activation,
+            Step::Linear { op, .. } => op.activation,
+            _ => None,
+        }
+    }
+}
+
 /// A stage of the plan, walked forward and then backward.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stage {
