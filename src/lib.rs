@@ -1,5 +1,6 @@
 //! AlexNet split over two devices, as it was first trained.
 pub mod batch;
+pub mod data;
 pub mod device;
 pub mod error;
 pub mod network;
