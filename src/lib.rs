@@ -4,3 +4,4 @@ pub mod device;
 pub mod error;
 pub mod network;
 pub mod random;
+pub mod report;

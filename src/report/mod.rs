@@ -1,0 +1,7 @@
+//! What a run shows and leaves behind: progress, metrics, TensorBoard events, pictures, summary.
+//!
+//! This room takes plain numbers and byte images; it knows no device, network or data source.
+//! Results go to stdout, messages and progress to stderr.
+pub mod metrics;
+pub mod picture;
+pub mod tensorboard;
