@@ -24,8 +24,12 @@ pub struct State {
     /// Updates done.
     pub step: u64,
     pub plateau: Plateau,
+    /// The step of the last evaluation the schedule asked for.
+    pub evaluated: Option<u64>,
     /// The configuration as TOML.
     pub config: String,
+    /// The data set's folder; none: the built-in set.
+    pub data: Option<PathBuf>,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Sums of loss and errors since the last logged record, and their images.
@@ -282,7 +286,7 @@ mod tests {
         };
         let state = State {
             step: 7,
-            plateau: Plateau::default(),
+            plateau: Plateau::default(), evaluated: None,
             config: "x = 1".into(),
             classes: vec!["a".into()],
             pending: Pending::default(),

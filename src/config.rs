@@ -1,5 +1,6 @@
 //! Presets, TOML files and `--set` overrides, merged into one validated [`Config`].
 
+use crate::data::{AugmentOptions, ColourRule};
 use crate::error::{Result, usage};
 use crate::network::layer::{Layers, Network};
 use crate::network::plan::Plan;
@@ -91,13 +92,6 @@ pub struct Data {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ColourRule {
-    Paper,
-    Source,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum MeanRule {
     Pixel,
     Centre,
@@ -152,6 +146,29 @@ impl Config {
         toml::to_string_pretty(self).expect("a configuration is representable as TOML")
     }
 
+    /// Loader threads: those asked for, else half the cores.
+    pub fn workers(&self) -> usize {
+        match self.data.workers {
+            0 => std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1)),
+            n => n,
+        }
+    }
+
+    /// What the loader draws in training, from `epoch` on.
+    pub fn augmentation(&self, epoch: f64) -> AugmentOptions {
+        let Data { flip, colour_noise, colour_rule, colour_noise_until, crop_shared, positions, mean, .. } = self.data;
+        let quiet = colour_noise_until > 0.0 && epoch >= colour_noise_until;
+        AugmentOptions {
+            crop: self.network.image,
+            flip,
+            colour_noise: if quiet { 0.0 } else { colour_noise },
+            colour_rule,
+            crop_shared,
+            centre_mean: mean == MeanRule::Centre,
+            positions: (positions > 0).then_some(positions),
+        }
+    }
+
     /// The plan of its network at its batch size.
     pub fn plan(&self) -> Result<Plan> {
         Plan::derive(&self.network, &self.layers, self.train.batch)
@@ -196,7 +213,7 @@ impl Config {
             0,
             data.side - network.image + 1,
         )?;
-        within("data.queue", data.queue, 1, 1024)?;
+        within("data.queue", data.queue, 2, 1024)?;
         for (name, layer) in &self.layers {
             if layer.is_convolution() {
                 within(

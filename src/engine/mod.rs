@@ -153,6 +153,12 @@ impl<D: Device> Engine<D> {
         Ok(retired)
     }
 
+    /// Waits until the last loaded batch has been read and gives it back. The input stays loaded.
+    pub fn unload(&mut self) -> Result<Option<Batch>> {
+        self.ranks.iter_mut().try_for_each(Rank::arrived)?;
+        Ok(self.in_flight.take())
+    }
+
     /// Makes images that are already cropped and mean-subtracted, `[images, 3, side, side]`, the
     /// next step's input.
     pub fn load_images(&mut self, images: &[f32], labels: &[u32]) -> Result<()> {

@@ -110,6 +110,11 @@ impl<D: Device> Rank<D> {
         self.device.input_arrived(&self.inputs[previous])
     }
 
+    /// Waits until the newest batch has been read from the host's memory.
+    pub(super) fn arrived(&mut self) -> Result<()> {
+        self.device.input_arrived(&self.inputs[self.current])
+    }
+
     /// Makes the network's input from the uploaded batch. Columns on one device share it.
     pub(super) fn augment(&mut self, plan: &Plan, images: usize) -> Result<()> {
         let x = self.columns[0].slots[plan.input]

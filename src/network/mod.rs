@@ -2,6 +2,7 @@
 //! steps derived from it (`plan`), their printed form (`describe`) and the parameters (`params`).
 //! Knows no device.
 
+pub mod describe;
 pub mod layer;
 pub mod op;
 pub mod params;
