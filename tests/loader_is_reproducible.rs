@@ -329,9 +329,9 @@ fn the_source_s_rules_share_crops_fix_the_mean_window_and_scale_the_noise() {
     options.augment.crop_shared = 4;
     options.augment.centre_mean = true;
     options.augment.colour_rule = ColourRule::Source;
-    options.augment.positions = Some(4);
+    options.augment.positions = 4;
     let batches = run(&source, &options, 6);
-    for (_, draws, _) in &batches[..6] {
+    for (_, draws, _) in &batches {
         for group in draws.chunks(4) {
             assert!(group.iter().all(|d| d.mirror == group[0].mirror));
             assert!(group.iter().all(|d| (d.top, d.left) == (2, 2)));
@@ -348,10 +348,7 @@ fn colour_noise_has_the_stated_covariance() {
         eigenvectors: [[0.6, 0.8, 0.0], [-0.8, 0.6, 0.0], [0.0, 0.0, 1.0]],
         ..Statistics::zero(SIDE)
     };
-    for (rule, power) in [
-        (ColourRule::Deviations, 1.0),
-        (ColourRule::Eigenvalues, 2.0),
-    ] {
+    for (rule, power) in [(ColourRule::Paper, 1.0), (ColourRule::Literal, 2.0)] {
         let options = AugmentOptions {
             crop: CROP,
             colour_rule: rule,
@@ -384,7 +381,7 @@ fn options_out_of_range_are_usage_errors() {
     let statistics = Statistics::zero(SIDE);
     let changes: [fn(&mut LoaderOptions); 6] = [
         |o| o.augment.crop = SIDE + 1,
-        |o| o.augment.positions = Some(6),
+        |o| o.augment.positions = 6,
         |o| o.augment.crop_shared = 0,
         |o| o.augment.colour_noise = f32::NAN,
         |o| o.workers = 0,

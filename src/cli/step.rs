@@ -53,12 +53,26 @@ pub struct Step {
     devices: DeviceFlags,
 }
 
-/// The batches of the input files.
+/// One array of `[N, …]`, or several of `[K, N, …]` that the steps use in turn.
+struct Stack<T> {
+    values: Vec<T>,
+    count: usize,
+}
+
+impl<T> Stack<T> {
+    /// What step number `step` uses.
+    fn at(&self, step: usize) -> &[T] {
+        let one = self.values.len() / self.count;
+        &self.values[step % self.count * one..][..one]
+    }
+}
+
+/// The input files.
 struct Inputs {
-    images: Vec<f32>,
-    labels: Vec<u32>,
-    masks: Option<Vec<Vec<f32>>>,
-    batches: usize,
+    images: Stack<f32>,
+    labels: Stack<u32>,
+    masks: Option<Vec<Stack<f32>>>,
+    /// Images of one step.
     batch: usize,
 }
 
@@ -87,24 +101,25 @@ impl Step {
     fn inputs(&self, config: &Config) -> Result<Inputs> {
         let side = config.network.image as u64;
         let (shape, images) = read_npy::<f32>(&self.images)?;
-        let (batches, batch) = match shape[..] {
-            [n, 3, h, w] if h == side && w == side => (1, n),
-            [k, n, 3, h, w] if h == side && w == side => (k, n),
+        let (count, batch) = match shape[..] {
+            [n, 3, h, w] if h == side && w == side => (1, n as usize),
+            [k, n, 3, h, w] if h == side && w == side => (k as usize, n as usize),
             _ => return Err(data(format!("{}: expected shape [N,3,{side},{side}] or [K,N,3,{side},{side}], found {shape:?}", self.images.display()))),
         };
-        if batches * batch == 0 {
+        if count * batch == 0 {
             return Err(data(format!("{}: holds no image (shape {shape:?})", self.images.display())));
         }
         let (label_shape, labels) = read_npy::<i64>(&self.labels)?;
-        if label_shape.iter().product::<u64>() != batches * batch {
-            return Err(data(format!("{}: expected {} labels, found shape {label_shape:?}", self.labels.display(), batches * batch)));
+        if label_shape.last() != Some(&(batch as u64)) || label_shape.len() > 2 || labels.is_empty() {
+            return Err(data(format!("{}: expected shape [{batch}] or [K,{batch}], found {label_shape:?}", self.labels.display())));
         }
         let classes = config.network.classes;
         if let Some(bad) = labels.iter().find(|&&l| l < 0 || l as usize >= classes) {
             return Err(data(format!("{}: label {bad} is not among the {classes} classes 0..{classes}", self.labels.display())));
         }
-        let masks = self.masks.as_deref().map(|path| read_masks(path, config, (batches * batch) as usize)).transpose()?;
-        Ok(Inputs { images, labels: labels.iter().map(|&l| l as u32).collect(), masks, batches: batches as usize, batch: batch as usize })
+        let labels = Stack { count: labels.len() / batch, values: labels.iter().map(|&l| l as u32).collect() };
+        let masks = self.masks.as_deref().map(|path| read_masks(path, config, batch)).transpose()?;
+        Ok(Inputs { images: Stack { values: images, count }, labels, masks, batch })
     }
 }
 
@@ -127,22 +142,22 @@ fn read_npy<T: npyz::Deserialize>(path: &Path) -> Result<(Vec<u64>, Vec<T>)> {
     Ok((shape, values))
 }
 
-fn read_masks(path: &Path, config: &Config, images: usize) -> Result<Vec<Vec<f32>>> {
+fn read_masks(path: &Path, config: &Config, batch: usize) -> Result<Vec<Stack<f32>>> {
     let file = checkpoint::read(path)?.tensors;
-    let units = [("mask6", "fc6"), ("mask7", "fc7")].map(|(mask, layer)| (mask, config.network.scaled(config.layers[layer].maps)));
-    units
-        .iter()
-        .map(|&(name, units)| {
-            let tensor = file.get(name).ok_or_else(|| data(format!("{}: tensor {name} is missing", path.display())))?;
-            if tensor.shape.last() != Some(&units) || tensor.values.len() != images * units {
-                return Err(data(format!("{}: {name}: expected [N,{units}] or [K,N,{units}] for {images} images in all, found {:?}", path.display(), tensor.shape)));
-            }
-            if tensor.values.iter().any(|&v| v != 0.0 && v != 1.0) {
-                return Err(data(format!("{}: {name}: expected zeros and ones", path.display())));
-            }
-            Ok(tensor.values.clone())
-        })
-        .collect()
+    let read = |(name, layer): (&str, &str)| {
+        let units = config.network.scaled(config.layers[layer].maps);
+        let tensor = file.get(name).ok_or_else(|| data(format!("{}: tensor {name} is missing", path.display())))?;
+        let count = match tensor.shape[..] {
+            [n, u] if n == batch && u == units => 1,
+            [k, n, u] if k > 0 && n == batch && u == units => k,
+            _ => return Err(data(format!("{}: {name}: expected [{batch},{units}] or [K,{batch},{units}], found {:?}", path.display(), tensor.shape))),
+        };
+        if tensor.values.iter().any(|&v| v != 0.0 && v != 1.0) {
+            return Err(data(format!("{}: {name}: expected zeros and ones", path.display())));
+        }
+        Ok(Stack { values: tensor.values.clone(), count })
+    };
+    [("mask6", "fc6"), ("mask7", "fc7")].into_iter().map(read).collect()
 }
 
 fn read_momentum(path: &Path, config: &Config) -> Result<Tensors> {
@@ -182,7 +197,7 @@ impl Job for StepJob {
         let mut out = Vec::new();
         let mut losses = Vec::new();
         for step in 0..steps {
-            load(&mut engine, &inputs, step % inputs.batches)?;
+            load(&mut engine, &inputs, step)?;
             let dropping = if inputs.masks.is_some() { Dropping::Given } else { Dropping::Off };
             let context = StepContext { dropping, first_image: 0, whole_batch: inputs.batch, accumulate: false, update: Some(&rates) };
             engine.train_step(&context)?;
@@ -199,16 +214,11 @@ impl Job for StepJob {
     }
 }
 
-/// Makes batch number `k` of the files the next step's input.
-fn load<D: Device>(engine: &mut Engine<D>, inputs: &Inputs, k: usize) -> Result<()> {
-    let batch = k * inputs.batch..(k + 1) * inputs.batch;
-    let share = |values: &[f32]| {
-        let one = values.len() / (inputs.batches * inputs.batch);
-        values[batch.start * one..batch.end * one].to_vec()
-    };
-    engine.load_images(&share(&inputs.images), &inputs.labels[batch.clone()])?;
+/// Makes what step number `step` uses the engine's input.
+fn load<D: Device>(engine: &mut Engine<D>, inputs: &Inputs, step: usize) -> Result<()> {
+    engine.load_images(inputs.images.at(step), inputs.labels.at(step))?;
     match &inputs.masks {
-        Some(masks) => engine.set_masks(&masks.iter().map(|m| share(m)).collect::<Vec<_>>()),
+        Some(masks) => engine.set_masks(&masks.iter().map(|m| m.at(step).to_vec()).collect::<Vec<_>>()),
         None => Ok(()),
     }
 }

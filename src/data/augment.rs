@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 /// How large the colour noise is along each principal axis of the training set's colours, with
 /// α ~ N(0, `colour_noise`), λ the eigenvalues of the covariance on the 0–255 scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "lowercase")]
 pub enum ColourRule {
     /// α · √λ, added: the reading of the paper under which its 0.1 makes sense.
     #[default]
-    Deviations,
+    Paper,
     /// The 2012 source's: α · √λ, added, and the sum divided by 1 + `colour_noise`.
     Source,
     /// α · λ, added: the paper's words taken literally.
-    Eigenvalues,
+    Literal,
 }
 
 /// What training draws for each use of an image.
@@ -31,12 +31,14 @@ pub struct AugmentOptions {
     /// Standard deviation of α; 0 for no colour noise.
     pub colour_noise: f32,
     pub colour_rule: ColourRule,
+    /// No colour noise from this epoch on; 0: always noise.
+    pub colour_noise_until: f64,
     /// So many uses in a row share one crop and mirror: 1 in the paper, 32 in the 2012 source.
     pub crop_shared: usize,
     /// Subtract the centre of the mean image whatever the crop, as the 2012 source.
     pub centre_mean: bool,
-    /// Crop offsets per axis, from 0; by default all, stored side − crop + 1.
-    pub positions: Option<usize>,
+    /// Crop offsets per axis, counted from 0; 0: all, stored side − crop + 1.
+    pub positions: usize,
 }
 
 impl Default for AugmentOptions {
@@ -46,9 +48,10 @@ impl Default for AugmentOptions {
             flip: true,
             colour_noise: 0.1,
             colour_rule: ColourRule::default(),
+            colour_noise_until: 0.0,
             crop_shared: 1,
             centre_mean: false,
-            positions: None,
+            positions: 0,
         }
     }
 }
@@ -58,11 +61,10 @@ impl AugmentOptions {
     pub fn check(&self, side: usize) -> Result<()> {
         check_crop(self.crop, side)?;
         let all = side - self.crop + 1;
-        if self.positions.is_some_and(|n| n == 0 || n > all) {
+        if self.positions > all {
             return Err(usage(format!(
-                "data.positions: expected 1 to {all} (data.side {side} − crop {} + 1), found {}",
-                self.crop,
-                self.positions.unwrap_or(0)
+                "data.positions: expected at most {all} (data.side {side} − crop {} + 1), found {}",
+                self.crop, self.positions
             )));
         }
         if self.crop_shared == 0 {
@@ -134,8 +136,8 @@ impl Augmenter {
             let eigenvalue = statistics.eigenvalues[k].max(0.0);
             options.colour_noise
                 * match options.colour_rule {
-                    ColourRule::Eigenvalues => eigenvalue,
-                    ColourRule::Deviations | ColourRule::Source => eigenvalue.sqrt(),
+                    ColourRule::Literal => eigenvalue,
+                    ColourRule::Paper | ColourRule::Source => eigenvalue.sqrt(),
                 }
         };
         let axis = |k: usize| statistics.eigenvectors[k].map(|x| x * size(k));
@@ -156,7 +158,10 @@ impl Augmenter {
     pub fn draw(&self, epoch: u32, position: u64) -> Placed {
         let options = &self.options;
         let room = self.side - options.crop;
-        let positions = options.positions.unwrap_or(room + 1) as u32;
+        let positions = match options.positions {
+            0 => room as u32 + 1,
+            n => n as u32,
+        };
         let shared = position / options.crop_shared as u64;
         let mut stream = self.crops.stream(epoch, shared);
         let (top, left) = (stream.below(positions), stream.below(positions));
@@ -165,20 +170,21 @@ impl Augmenter {
             (placed.draw.top, placed.draw.left) = ((room / 2) as u16, (room / 2) as u16);
         }
         placed.draw.mirror = options.flip && stream.word() >> 31 == 1;
-        placed.draw.shift = self.colour(epoch, position);
-        placed.draw.gain = self.gain;
+        let until = options.colour_noise_until;
+        if options.colour_noise > 0.0 && (until <= 0.0 || f64::from(epoch) < until) {
+            placed.draw.shift = self.colour(epoch, position);
+            placed.draw.gain = self.gain;
+        }
         placed
     }
 
     fn colour(&self, epoch: u32, position: u64) -> [f32; 3] {
+        let mut stream = self.colours.stream(epoch, position);
         let mut shift = [0.0; 3];
-        if self.options.colour_noise > 0.0 {
-            let mut stream = self.colours.stream(epoch, position);
-            for axis in &self.axes {
-                let alpha = stream.normal();
-                for (sum, x) in shift.iter_mut().zip(axis) {
-                    *sum += alpha * x;
-                }
+        for axis in &self.axes {
+            let alpha = stream.normal();
+            for (sum, x) in shift.iter_mut().zip(axis) {
+                *sum += alpha * x;
             }
         }
         shift
