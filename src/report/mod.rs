@@ -2,7 +2,11 @@
 //!
 //! This room takes plain numbers and byte images; it knows no device, network or data source.
 //! Results go to stdout, messages and progress to stderr.
+mod chart;
+pub mod colour;
+pub mod curves;
 pub mod format;
+pub mod kernels;
 pub mod metrics;
 pub mod picture;
 pub mod progress;

@@ -12,7 +12,20 @@ use plotters::style::{FontStyle, register_font};
 use crate::error::{self, Result};
 
 /// The family name of the embedded fonts (DejaVu Sans, cut down to Latin, Greek and signs).
-pub(super) const FONT: &str = "sans-serif";
+const FONT: &str = "sans-serif";
+
+/// Pixels of a plotters area per pixel of the picture, in both directions.
+pub(super) const FINE: i32 = 2;
+
+/// A length in pixels of the area.
+pub(super) fn px(size: u32) -> u32 {
+    size * FINE as u32
+}
+
+/// A position in pixels of the area.
+pub(super) fn at(x: i32, y: i32) -> (i32, i32) {
+    (x * FINE, y * FINE)
+}
 
 pub(super) const INK: RGBColor = RGBColor(33, 37, 41);
 pub(super) const FAINT_INK: RGBColor = RGBColor(108, 117, 125);
@@ -28,6 +41,9 @@ pub(super) const PALETTE: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
 ];
+
+/// What drawing gives; its errors become [`crate::error::Error`] in [`Picture::draw`].
+pub(super) type Drawn<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// A plotters drawing area on a [`Picture`].
 pub(super) type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
@@ -115,8 +131,7 @@ impl Picture {
         } else {
             image::imageops::FilterType::Triangle
         };
-        let source =
-            image::RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb.clone());
+        let source = self.clone().into_image();
         let scaled = source.map(|source| {
             image::imageops::resize(&source, size(self.width), size(self.height), filter)
         });
@@ -156,15 +171,26 @@ impl Picture {
             .map_err(|cause| error::data(format!("cannot write {}: {cause}", path.display())))
     }
 
-    /// Draws on the picture with plotters.
-    pub(super) fn draw(
-        &mut self,
-        draw: impl FnOnce(&Area) -> Result<(), Box<dyn std::error::Error>>,
-    ) -> Result<()> {
+    /// Draws on the picture with plotters, on an area [`FINE`] times as large that is then
+    /// averaged back: lines and letters come out smooth, what was there stays as it was.
+    pub(super) fn draw(&mut self, draw: impl FnOnce(&Area) -> Drawn) -> Result<()> {
         register_fonts();
-        let size = (self.width as u32, self.height as u32);
-        let area = BitMapBackend::with_buffer(&mut self.rgb, size).into_drawing_area();
-        draw(&area).map_err(|cause| error::data(format!("cannot draw a picture: {cause}")))
+        let fine = FINE as usize;
+        let mut large = Picture::white(self.width * fine, self.height * fine);
+        large.paste(self, 0, 0, fine);
+        let size = (large.width as u32, large.height as u32);
+        let area = BitMapBackend::with_buffer(&mut large.rgb, size).into_drawing_area();
+        draw(&area).map_err(|cause| error::data(format!("cannot draw a picture: {cause}")))?;
+        drop(area);
+        if let Some(large) = large.into_image() {
+            let (width, height) = (self.width as u32, self.height as u32);
+            self.rgb = image::imageops::thumbnail(&large, width, height).into_raw();
+        }
+        Ok(())
+    }
+
+    fn into_image(self) -> Option<image::RgbImage> {
+        image::RgbImage::from_raw(self.width as u32, self.height as u32, self.rgb)
     }
 }
 
@@ -184,8 +210,14 @@ fn register_fonts() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
     Left,
+    #[expect(dead_code)]
     Centre,
     Right,
+}
+
+/// The embedded font, `size` pixels of the picture high.
+pub(super) fn font(size: u32, style: FontStyle) -> FontDesc<'static> {
+    FontDesc::new(FontFamily::SansSerif, f64::from(px(size)), style)
 }
 
 /// Text whose vertical middle is at `at.1`, `size` pixels high.
@@ -196,14 +228,9 @@ pub(super) fn text(
     size: u32,
     colour: RGBColor,
     align: Align,
-) -> Result<(), Box<dyn std::error::Error>> {
-    styled(
-        area,
-        text,
-        at,
-        (FONT, size).into_font().color(&colour),
-        align,
-    )
+) -> Drawn {
+    let font = font(size, FontStyle::Normal);
+    styled(area, text, at, font.color(&colour), align)
 }
 
 /// As [`text`], bold.
@@ -214,33 +241,27 @@ pub(super) fn bold(
     size: u32,
     colour: RGBColor,
     align: Align,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let font = (FONT, size).into_font().style(FontStyle::Bold);
+) -> Drawn {
+    let font = font(size, FontStyle::Bold);
     styled(area, text, at, font.color(&colour), align)
 }
 
-fn styled(
-    area: &Area,
-    text: &str,
-    at: (i32, i32),
-    style: TextStyle,
-    align: Align,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn styled(area: &Area, text: &str, (x, y): (i32, i32), style: TextStyle, align: Align) -> Drawn {
     let across = match align {
         Align::Left => HPos::Left,
         Align::Centre => HPos::Center,
         Align::Right => HPos::Right,
     };
     let style = style.pos(Pos::new(across, VPos::Center));
-    area.draw_text(text, &style, at)?;
+    area.draw_text(text, &style, at(x, y))?;
     Ok(())
 }
 
-/// Width of a text of this size, in pixels.
+/// Width of a text of this size, in pixels of the picture.
 pub(super) fn text_width(text: &str, size: u32) -> usize {
     register_fonts();
-    let font = (FONT, size).into_font();
-    font.box_size(text).map_or(0, |(width, _)| width as usize)
+    let width = font(size, FontStyle::Normal).box_size(text);
+    width.map_or(0, |(width, _)| width.div_ceil(FINE as u32) as usize)
 }
 
 /// The text, its end replaced by "…" where it would be wider than `width` pixels.
