@@ -286,7 +286,8 @@ mod tests {
         };
         let state = State {
             step: 7,
-            plateau: Plateau::default(), evaluated: None,
+            plateau: Plateau::default(),
+            evaluated: None,
             config: "x = 1".into(),
             classes: vec!["a".into()],
             pending: Pending::default(),

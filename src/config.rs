@@ -154,18 +154,18 @@ impl Config {
         }
     }
 
-    /// What the loader draws in training, from `epoch` on.
-    pub fn augmentation(&self, epoch: f64) -> AugmentOptions {
-        let Data { flip, colour_noise, colour_rule, colour_noise_until, crop_shared, positions, mean, .. } = self.data;
-        let quiet = colour_noise_until > 0.0 && epoch >= colour_noise_until;
+    /// What the loader draws in training.
+    pub fn augmentation(&self) -> AugmentOptions {
+        let data = &self.data;
         AugmentOptions {
             crop: self.network.image,
-            flip,
-            colour_noise: if quiet { 0.0 } else { colour_noise },
-            colour_rule,
-            crop_shared,
-            centre_mean: mean == MeanRule::Centre,
-            positions: (positions > 0).then_some(positions),
+            flip: data.flip,
+            colour_noise: data.colour_noise,
+            colour_rule: data.colour_rule,
+            colour_noise_until: data.colour_noise_until,
+            crop_shared: data.crop_shared,
+            centre_mean: data.mean == MeanRule::Centre,
+            positions: data.positions,
         }
     }
 

@@ -9,7 +9,12 @@ use crate::error::{Result, usage};
 pub struct DeviceFlags {
     /// GPUs by index: "0,1" one column each, "0" both columns on one, "0,0" both on one through
     /// the peer-copy path, as a test of it [default: two, one, or the CPU, as can be had]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "cpu")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with = "cpu"
+    )]
     pub gpus: Option<Vec<usize>>,
     /// CPU devices: one per column, sharing the cores
     #[arg(long)]

@@ -15,7 +15,12 @@ use std::process::ExitCode;
 /// Two columns, one per GPU: conv2, conv4 and conv5 see only the maps of their own column, conv3
 /// and the fully connected layers read both. Without GPUs the columns run on CPU devices.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, max_term_width = 100, after_help = "Start with: alexnet-mp train")]
+#[command(
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Start with: alexnet-mp train"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::data::{self, Dataset};
-use crate::error::{Result, data as data_error};
+use crate::error::Result;
 use std::path::Path;
 
 /// Flags that choose a configuration.
@@ -25,27 +25,33 @@ impl ConfigFlags {
 
     /// Whether the number of classes was chosen, so that the data must fit it.
     pub fn sets_classes(&self) -> bool {
-        let by_file = self.config.as_deref().is_some_and(|c| std::fs::read_to_string(c).is_ok_and(|text| text.contains("classes")));
-        by_file || self.overrides.iter().any(|o| o.trim_start().starts_with("network.classes"))
+        let by_file = self
+            .config
+            .as_deref()
+            .is_some_and(|c| std::fs::read_to_string(c).is_ok_and(|text| text.contains("classes")));
+        by_file
+            || self
+                .overrides
+                .iter()
+                .any(|o| o.trim_start().starts_with("network.classes"))
     }
 }
 
 /// The data set in `folder`, or the built-in one.
 pub fn dataset(folder: Option<&Path>, config: &Config) -> Result<Dataset> {
     match folder {
-        None => data::builtin::dataset(config.train.seed, config.data.side, config.data.builtin_train, config.data.builtin_val),
-        Some(folder) => data::open(folder, &data::OpenOptions { side: config.data.side, cache_mib: config.data.cache }),
+        None => data::builtin::dataset(
+            config.train.seed,
+            config.data.side,
+            config.data.builtin_train,
+            config.data.builtin_val,
+        ),
+        Some(folder) => data::open(
+            folder,
+            &data::OpenOptions {
+                side: config.data.side,
+                cache: config.data.cache,
+            },
+        ),
     }
-}
-
-/// Whether the labels of a data set fit the network's classes.
-pub fn check_classes(set: &Dataset, config: &Config) -> Result<()> {
-    let (found, network) = (set.train.classes().len(), config.network.classes);
-    if found > network {
-        return Err(data_error(format!("the data has {found} classes, the network {network}: set network.classes={found}")));
-    }
-    if found < network {
-        tracing::warn!("the data has {found} classes, the network {network}: the others never occur");
-    }
-    Ok(())
 }

@@ -33,8 +33,17 @@ impl Plan {
     }
 
     fn named(&self, name: &str) -> Result<toml::Table> {
-        let hint = || nearest(name, PRESETS.iter().map(|p| p.0)).map_or(String::new(), |n| format!("; did you mean \"{n}\"?"));
-        let config = Config::load(name, &self.config.overrides).map_err(|e| if name.contains(['/', '.']) { e } else { usage(format!("{e}{}", hint())) })?;
+        let hint = || {
+            nearest(name, PRESETS.iter().map(|p| p.0))
+                .map_or(String::new(), |n| format!("; did you mean \"{n}\"?"))
+        };
+        let config = Config::load(name, &self.config.overrides).map_err(|e| {
+            if name.contains(['/', '.']) {
+                e
+            } else {
+                usage(format!("{e}{}", hint()))
+            }
+        })?;
         Ok(toml::Table::try_from(config).expect("a configuration is a table"))
     }
 }

@@ -88,13 +88,33 @@ impl Step {
             config.train.learning_rate = rate;
         }
         let weights = checkpoint::read(&checkpoint::weights_path(&self.weights))?.tensors;
-        weights.check(&config.plan()?.params).map_err(|e| in_file(&self.weights, e))?;
-        let momentum = self.momentum.as_deref().map(|path| read_momentum(path, &config)).transpose()?;
+        weights
+            .check(&config.plan()?.params)
+            .map_err(|e| in_file(&self.weights, e))?;
+        let momentum = self
+            .momentum
+            .as_deref()
+            .map(|path| read_momentum(path, &config))
+            .transpose()?;
         let devices = self.devices.clone();
         let out = self.out.clone();
-        let tensors = devices.run(config.network.columns, StepJob { config, inputs, weights, momentum, steps: self.steps })?;
+        let tensors = devices.run(
+            config.network.columns,
+            StepJob {
+                config,
+                inputs,
+                weights,
+                momentum,
+                steps: self.steps,
+            },
+        )?;
         checkpoint::write_tensors(&out, &tensors)?;
-        result(&format!("{} tensors of {} step(s) written to {}", tensors.0.len(), self.steps, out.display()));
+        result(&format!(
+            "{} tensors of {} step(s) written to {}",
+            tensors.0.len(),
+            self.steps,
+            out.display()
+        ));
         Ok(())
     }
 
@@ -104,22 +124,52 @@ impl Step {
         let (count, batch) = match shape[..] {
             [n, 3, h, w] if h == side && w == side => (1, n as usize),
             [k, n, 3, h, w] if h == side && w == side => (k as usize, n as usize),
-            _ => return Err(data(format!("{}: expected shape [N,3,{side},{side}] or [K,N,3,{side},{side}], found {shape:?}", self.images.display()))),
+            _ => {
+                return Err(data(format!(
+                    "{}: expected shape [N,3,{side},{side}] or [K,N,3,{side},{side}], found {shape:?}",
+                    self.images.display()
+                )));
+            }
         };
         if count * batch == 0 {
-            return Err(data(format!("{}: holds no image (shape {shape:?})", self.images.display())));
+            return Err(data(format!(
+                "{}: holds no image (shape {shape:?})",
+                self.images.display()
+            )));
         }
         let (label_shape, labels) = read_npy::<i64>(&self.labels)?;
-        if label_shape.last() != Some(&(batch as u64)) || label_shape.len() > 2 || labels.is_empty() {
-            return Err(data(format!("{}: expected shape [{batch}] or [K,{batch}], found {label_shape:?}", self.labels.display())));
+        if label_shape.last() != Some(&(batch as u64)) || label_shape.len() > 2 || labels.is_empty()
+        {
+            return Err(data(format!(
+                "{}: expected shape [{batch}] or [K,{batch}], found {label_shape:?}",
+                self.labels.display()
+            )));
         }
         let classes = config.network.classes;
         if let Some(bad) = labels.iter().find(|&&l| l < 0 || l as usize >= classes) {
-            return Err(data(format!("{}: label {bad} is not among the {classes} classes 0..{classes}", self.labels.display())));
+            return Err(data(format!(
+                "{}: label {bad} is not among the {classes} classes 0..{classes}",
+                self.labels.display()
+            )));
         }
-        let labels = Stack { count: labels.len() / batch, values: labels.iter().map(|&l| l as u32).collect() };
-        let masks = self.masks.as_deref().map(|path| read_masks(path, config, batch)).transpose()?;
-        Ok(Inputs { images: Stack { values: images, count }, labels, masks, batch })
+        let labels = Stack {
+            count: labels.len() / batch,
+            values: labels.iter().map(|&l| l as u32).collect(),
+        };
+        let masks = self
+            .masks
+            .as_deref()
+            .map(|path| read_masks(path, config, batch))
+            .transpose()?;
+        Ok(Inputs {
+            images: Stack {
+                values: images,
+                count,
+            },
+            labels,
+            masks,
+            batch,
+        })
     }
 }
 
@@ -128,14 +178,22 @@ fn read_npy<T: npyz::Deserialize>(path: &Path) -> Result<(Vec<u64>, Vec<T>)> {
     let bytes = std::fs::read(path).map_err(|e| at(format!("cannot be read: {e}")))?;
     let file = NpyFile::new(&bytes[..]).map_err(|e| at(format!("not an npy file: {e}")))?;
     if file.order() != npyz::Order::C {
-        return Err(at("is in Fortran order; expected C order (numpy.ascontiguousarray)".into()));
+        return Err(at(
+            "is in Fortran order; expected C order (numpy.ascontiguousarray)".into(),
+        ));
     }
-    let DType::Plain(kind) = file.dtype() else { return Err(at("holds records; expected numbers".into())) };
+    let DType::Plain(kind) = file.dtype() else {
+        return Err(at("holds records; expected numbers".into()));
+    };
     // The header is checked against the file's size before anything of its size is allocated.
     let elements = file.shape().iter().try_fold(1u64, |n, &d| n.checked_mul(d));
     let needed = elements.and_then(|n| n.checked_mul(kind.size_field()));
     if needed.is_none_or(|n| n > bytes.len() as u64) {
-        return Err(at(format!("truncated: shape {:?} needs more than its {} bytes", file.shape(), bytes.len())));
+        return Err(at(format!(
+            "truncated: shape {:?} needs more than its {} bytes",
+            file.shape(),
+            bytes.len()
+        )));
     }
     let shape = file.shape().to_vec();
     let values = file.into_vec().map_err(|e| at(format!("{kind}: {e}")))?;
@@ -146,18 +204,35 @@ fn read_masks(path: &Path, config: &Config, batch: usize) -> Result<Vec<Stack<f3
     let file = checkpoint::read(path)?.tensors;
     let read = |(name, layer): (&str, &str)| {
         let units = config.network.scaled(config.layers[layer].maps);
-        let tensor = file.get(name).ok_or_else(|| data(format!("{}: tensor {name} is missing", path.display())))?;
+        let tensor = file
+            .get(name)
+            .ok_or_else(|| data(format!("{}: tensor {name} is missing", path.display())))?;
         let count = match tensor.shape[..] {
             [n, u] if n == batch && u == units => 1,
             [k, n, u] if k > 0 && n == batch && u == units => k,
-            _ => return Err(data(format!("{}: {name}: expected [{batch},{units}] or [K,{batch},{units}], found {:?}", path.display(), tensor.shape))),
+            _ => {
+                return Err(data(format!(
+                    "{}: {name}: expected [{batch},{units}] or [K,{batch},{units}], found {:?}",
+                    path.display(),
+                    tensor.shape
+                )));
+            }
         };
         if tensor.values.iter().any(|&v| v != 0.0 && v != 1.0) {
-            return Err(data(format!("{}: {name}: expected zeros and ones", path.display())));
+            return Err(data(format!(
+                "{}: {name}: expected zeros and ones",
+                path.display()
+            )));
         }
-        Ok(Stack { values: tensor.values.clone(), count })
+        Ok(Stack {
+            values: tensor.values.clone(),
+            count,
+        })
     };
-    [("mask6", "fc6"), ("mask7", "fc7")].into_iter().map(read).collect()
+    [("mask6", "fc6"), ("mask7", "fc7")]
+        .into_iter()
+        .map(read)
+        .collect()
 }
 
 fn read_momentum(path: &Path, config: &Config) -> Result<Tensors> {
@@ -169,7 +244,9 @@ fn read_momentum(path: &Path, config: &Config) -> Result<Tensors> {
             own.map(|name| t.name = name).is_some()
         });
     }
-    tensors.check(&config.plan()?.params).map_err(|e| in_file(path, e))?;
+    tensors
+        .check(&config.plan()?.params)
+        .map_err(|e| in_file(path, e))?;
     Ok(tensors)
 }
 
@@ -185,7 +262,13 @@ impl Job for StepJob {
     type Output = Tensors;
 
     fn run<D: Device>(self, devices: Vec<D>) -> Result<Tensors> {
-        let StepJob { config, inputs, weights, momentum, steps } = self;
+        let StepJob {
+            config,
+            inputs,
+            weights,
+            momentum,
+            steps,
+        } = self;
         let plan = config.plan()?;
         let rates = rates(&config.train, &plan.params, 0.0, &Plateau::default());
         let (logits, classes) = (plan.logits, plan.classes);
@@ -198,16 +281,34 @@ impl Job for StepJob {
         let mut losses = Vec::new();
         for step in 0..steps {
             load(&mut engine, &inputs, step)?;
-            let dropping = if inputs.masks.is_some() { Dropping::Given } else { Dropping::Off };
-            let context = StepContext { dropping, first_image: 0, whole_batch: inputs.batch, accumulate: false, update: Some(&rates) };
+            let dropping = if inputs.masks.is_some() {
+                Dropping::Given
+            } else {
+                Dropping::Off
+            };
+            let context = StepContext {
+                dropping,
+                first_image: 0,
+                whole_batch: inputs.batch,
+                accumulate: false,
+                update: Some(&rates),
+            };
             engine.train_step(&context)?;
             losses.push((engine.take_score()?.loss / inputs.batch as f64) as f32);
             if step == 0 {
-                out.push(Tensor { name: "logits".into(), shape: vec![inputs.batch, classes], values: engine.activations(logits)? });
+                out.push(Tensor {
+                    name: "logits".into(),
+                    shape: vec![inputs.batch, classes],
+                    values: engine.activations(logits)?,
+                });
                 out.extend(prefixed("grad", engine.gradients()?));
             }
         }
-        out.push(Tensor { name: "loss".into(), shape: vec![steps], values: losses });
+        out.push(Tensor {
+            name: "loss".into(),
+            shape: vec![steps],
+            values: losses,
+        });
         out.extend(prefixed("param", engine.parameters()?));
         out.extend(prefixed("momentum", engine.momentum()?));
         Ok(Tensors(out))
@@ -218,11 +319,19 @@ impl Job for StepJob {
 fn load<D: Device>(engine: &mut Engine<D>, inputs: &Inputs, step: usize) -> Result<()> {
     engine.load_images(inputs.images.at(step), inputs.labels.at(step))?;
     match &inputs.masks {
-        Some(masks) => engine.set_masks(&masks.iter().map(|m| m.at(step).to_vec()).collect::<Vec<_>>()),
+        Some(masks) => engine.set_masks(
+            &masks
+                .iter()
+                .map(|m| m.at(step).to_vec())
+                .collect::<Vec<_>>(),
+        ),
         None => Ok(()),
     }
 }
 
 fn prefixed(prefix: &str, tensors: Tensors) -> impl Iterator<Item = Tensor> {
-    tensors.0.into_iter().map(move |t| Tensor { name: format!("{prefix}.{}", t.name), ..t })
+    tensors.0.into_iter().map(move |t| Tensor {
+        name: format!("{prefix}.{}", t.name),
+        ..t
+    })
 }

@@ -1,7 +1,7 @@
 //! `alexnet-mp train`.
 
 use super::device_choice::{DeviceFlags, Job};
-use super::open::{ConfigFlags, check_classes, dataset};
+use super::open::{ConfigFlags, dataset};
 use crate::checkpoint::{Checkpoint, FILE_NAME};
 use crate::config::Config;
 use crate::device::Device;
@@ -51,7 +51,11 @@ pub struct Train {
 impl Train {
     pub fn run(self, quiet: bool) -> Result<()> {
         let signals = Signals::install()?;
-        let session = if self.resume { self.resumed(quiet)? } else { self.fresh(quiet)? };
+        let session = if self.resume {
+            self.resumed(quiet)?
+        } else {
+            self.fresh(quiet)?
+        };
         let (folder, columns) = (session.folder.clone(), session.config.network.columns);
         let outcome = self.devices.run(columns, TrainJob { session, signals })?;
         result(&summary(&outcome, &folder));
@@ -80,24 +84,35 @@ impl Train {
     }
 
     fn fresh(&self, quiet: bool) -> Result<Session> {
-        let default = if self.data.is_some() { "paper" } else { "quickstart" };
+        let default = if self.data.is_some() {
+            "paper"
+        } else {
+            "quickstart"
+        };
         let mut config = self.config.load(default, &self.shorthands())?;
         let folder = self.out.clone().unwrap_or_else(new_run_folder);
         let data = dataset(self.data.as_deref(), &config)?;
         if !self.config.sets_classes() {
             config.network.classes = data.train.classes().len();
         }
-        check_classes(&data, &config)?;
+        data.check_classes(config.network.classes)?;
         session(config, data, self.data.clone(), folder, None, quiet)
     }
 
     fn resumed(&self, quiet: bool) -> Result<Session> {
         let folder = match &self.out {
             Some(folder) => folder.clone(),
-            None => newest_run().ok_or_else(|| usage("--resume: no run under runs/; name one by --out"))?,
+            None => newest_run()
+                .ok_or_else(|| usage("--resume: no run under runs/; name one by --out"))?,
         };
-        if self.config.config.is_some() || !self.config.overrides.is_empty() || self.batch.is_some() || self.seed.is_some() {
-            return Err(usage("--resume goes on with the run's own configuration: only --steps, --epochs, --data and devices can be given with it"));
+        if self.config.config.is_some()
+            || !self.config.overrides.is_empty()
+            || self.batch.is_some()
+            || self.seed.is_some()
+        {
+            return Err(usage(
+                "--resume goes on with the run's own configuration: only --steps, --epochs, --data and devices can be given with it",
+            ));
         }
         let checkpoint = Checkpoint::load(&folder.join(FILE_NAME))?;
         let mut config = Config::from_toml(&checkpoint.state.config)?;
@@ -109,16 +124,36 @@ impl Train {
         }
         let name = self.data.clone().or_else(|| checkpoint.state.data.clone());
         let data = dataset(name.as_deref(), &config)?;
-        check_classes(&data, &config)?;
+        data.check_classes(config.network.classes)?;
         session(config, data, name, folder, Some(checkpoint), quiet)
     }
 }
 
-fn session(config: Config, mut data: crate::data::Dataset, name: Option<PathBuf>, folder: PathBuf, resume: Option<Checkpoint>, quiet: bool) -> Result<Session> {
-    std::fs::create_dir_all(&folder).map_err(|e| usage(format!("--out {}: cannot be created: {e}", folder.display())))?;
+fn session(
+    config: Config,
+    mut data: crate::data::Dataset,
+    name: Option<PathBuf>,
+    folder: PathBuf,
+    resume: Option<Checkpoint>,
+    quiet: bool,
+) -> Result<Session> {
+    std::fs::create_dir_all(&folder).map_err(|e| {
+        usage(format!(
+            "--out {}: cannot be created: {e}",
+            folder.display()
+        ))
+    })?;
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let statistics = data.statistics(Some(&folder.join("stats.safetensors")), threads)?;
-    Ok(Session { config, data, statistics, data_name: name, folder, resume, quiet })
+    Ok(Session {
+        config,
+        data,
+        statistics,
+        data_name: name,
+        folder,
+        resume,
+        quiet,
+    })
 }
 
 struct TrainJob {
@@ -133,7 +168,13 @@ impl Job for TrainJob {
         let config = &self.session.config;
         let plan = config.plan()?;
         let keep_gradients = config.train.accumulate > 1;
-        let mut engine = Engine::new(plan, devices, config.data.side, config.train.seed, keep_gradients)?;
+        let mut engine = Engine::new(
+            plan,
+            devices,
+            config.data.side,
+            config.train.seed,
+            keep_gradients,
+        )?;
         Trainer::new(&mut engine, self.session, self.signals)?.run()
     }
 }
@@ -146,8 +187,15 @@ fn new_run_folder() -> PathBuf {
 /// The run folder under runs/ whose checkpoint is the newest.
 fn newest_run() -> Option<PathBuf> {
     let folders = std::fs::read_dir("runs").ok()?.flatten().map(|e| e.path());
-    let age = |folder: &PathBuf| std::fs::metadata(folder.join(FILE_NAME)).and_then(|m| m.modified()).ok();
-    folders.filter_map(|f| age(&f).map(|t| (t, f))).max().map(|(_, f)| f)
+    let age = |folder: &PathBuf| {
+        std::fs::metadata(folder.join(FILE_NAME))
+            .and_then(|m| m.modified())
+            .ok()
+    };
+    folders
+        .filter_map(|f| age(&f).map(|t| (t, f)))
+        .max()
+        .map(|(_, f)| f)
 }
 
 fn summary(outcome: &Outcome, folder: &Path) -> String {

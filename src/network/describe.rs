@@ -31,13 +31,21 @@ pub fn describe(plan: &Plan) -> String {
 /// The values in which two configurations differ.
 pub fn difference(name_a: &str, a: &Table, name_b: &str, b: &Table) -> String {
     let mut rows = vec![["key".to_string(), name_a.into(), name_b.into()]];
-    compare("", &Value::Table(a.clone()), &Value::Table(b.clone()), &mut rows);
+    compare(
+        "",
+        &Value::Table(a.clone()),
+        &Value::Table(b.clone()),
+        &mut rows,
+    );
     if rows.len() == 1 {
         return format!("{name_a} and {name_b} are the same");
     }
     let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0);
     let (first, second) = (width(0), width(1));
-    let lines: Vec<String> = rows.iter().map(|[key, a, b]| format!("{key:first$}  {a:second$}  {b}")).collect();
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|[key, a, b]| format!("{key:first$}  {a:second$}  {b}"))
+        .collect();
     lines.join("\n")
 }
 
@@ -46,9 +54,18 @@ fn compare(path: &str, a: &Value, b: &Value, rows: &mut Vec<[String; 3]>) {
         let mut keys: Vec<&String> = a.keys().collect();
         keys.extend(b.keys().filter(|key| !a.contains_key(*key)));
         for key in keys {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let path = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
             let absent = Value::String("–".into());
-            compare(&path, a.get(key).unwrap_or(&absent), b.get(key).unwrap_or(&absent), rows);
+            compare(
+                &path,
+                a.get(key).unwrap_or(&absent),
+                b.get(key).unwrap_or(&absent),
+                rows,
+            );
         }
     } else if a != b {
         rows.push([path.into(), a.to_string(), b.to_string()]);
@@ -78,31 +95,75 @@ fn row(cells: &[String], columns: usize, text: &mut String) {
 /// The line of an exchange: what crosses, and which way.
 fn crossing(plan: &Plan, slot: usize, readers: usize, text: &mut String) {
     let slot = &plan.slots[slot];
-    let arrow = if readers > 1 { "◄───────┼───────►" } else { "◄────────────────" };
+    let arrow = if readers > 1 {
+        "◄───────┼───────►"
+    } else {
+        "◄────────────────"
+    };
     let label = format!("reads {} of column 1", slot.shape);
-    let other = if readers > 1 { format!("reads {} of column 0", slot.shape) } else { String::new() };
-    let _ = writeln!(text, "{}", format!("{label:>CELL$} {arrow:^20} {other}").trim_end());
+    let other = if readers > 1 {
+        format!("reads {} of column 0", slot.shape)
+    } else {
+        String::new()
+    };
+    let _ = writeln!(
+        text,
+        "{}",
+        format!("{label:>CELL$} {arrow:^20} {other}").trim_end()
+    );
 }
 
 fn cell(plan: &Plan, layer: &str, step: &Step) -> String {
     let shape = plan.slots[step.output()].shape.to_string();
     let what = match step {
-        Step::Conv { op, .. } => format!("{}×{}×{}{}{}", op.window.size, op.window.size, op.parts * op.input.maps, window(op.window), activation(op.activation)),
-        Step::Linear { op, .. } => format!("{} → {}{}", op.parts * op.input.len(), op.outputs, activation(op.activation)),
-        Step::Activation { activation: a, .. } => activation(Some(*a)).trim_start_matches(", ").to_string(),
-        Step::Lrn { op, .. } => format!("LRN over {} maps{}", op.size, if op.parts > 1 { " of all" } else { "" }),
+        Step::Conv { op, .. } => format!(
+            "{}×{}×{}{}{}",
+            op.window.size,
+            op.window.size,
+            op.parts * op.input.maps,
+            window(op.window),
+            activation(op.activation)
+        ),
+        Step::Linear { op, .. } => format!(
+            "{} → {}{}",
+            op.parts * op.input.len(),
+            op.outputs,
+            activation(op.activation)
+        ),
+        Step::Activation { activation: a, .. } => {
+            activation(Some(*a)).trim_start_matches(", ").to_string()
+        }
+        Step::Lrn { op, .. } => format!(
+            "LRN over {} maps{}",
+            op.size,
+            if op.parts > 1 { " of all" } else { "" }
+        ),
         Step::LocalNorm { op, .. } => format!("normalise {0}×{0} pixels", op.size),
         Step::Pool { op, .. } => format!("max {}", pool(op.window)),
-        Step::LrnPool { lrn, pool: p, .. } => format!("LRN over {} maps, max {}", lrn.size, pool(p.window)),
+        Step::LrnPool { lrn, pool: p, .. } => {
+            format!("LRN over {} maps, max {}", lrn.size, pool(p.window))
+        }
         Step::Dropout { op, .. } => format!("dropout {}", op.rate),
     };
-    let name = if matches!(step, Step::Conv { .. } | Step::Linear { .. }) { layer } else { "" };
+    let name = if matches!(step, Step::Conv { .. } | Step::Linear { .. }) {
+        layer
+    } else {
+        ""
+    };
     format!("{name:<7}{shape:<11} {what}")
 }
 
 fn window(window: Window) -> String {
-    let stride = if window.stride > 1 { format!(" /{}", window.stride) } else { String::new() };
-    let pad = if window.pad > 0 { format!(" +{}", window.pad) } else { String::new() };
+    let stride = if window.stride > 1 {
+        format!(" /{}", window.stride)
+    } else {
+        String::new()
+    };
+    let pad = if window.pad > 0 {
+        format!(" +{}", window.pad)
+    } else {
+        String::new()
+    };
     stride + &pad
 }
 
@@ -120,39 +181,79 @@ fn activation(activation: Option<Activation>) -> String {
 
 /// Per layer: parameters, multiply-adds, and the bytes that cross before it.
 fn costs(plan: &Plan, text: &mut String) {
-    let _ = writeln!(text, "{:<7} {:>22} {:>12} {:>20} {:>14}", "layer", "weights", "parameters", "multiply-adds/image", "crossing bytes");
+    let _ = writeln!(
+        text,
+        "{:<7} {:>22} {:>12} {:>20} {:>14}",
+        "layer", "weights", "parameters", "multiply-adds/image", "crossing bytes"
+    );
     let mut crossing = 0;
     for stage in &plan.stages {
         match stage {
-            Stage::Exchange { slot, readers } => crossing += plan.slots[*slot].shape.len() * readers * (plan.columns - 1) * plan.batch * 4,
+            Stage::Exchange { slot, readers } => {
+                crossing +=
+                    plan.slots[*slot].shape.len() * readers * (plan.columns - 1) * plan.batch * 4
+            }
             Stage::Compute { steps, .. } => {
                 if let Step::Conv { param, .. } | Step::Linear { param, .. } = steps[0] {
                     let p = &plan.params[param];
-                    let shape: Vec<String> = p.weight_shape().iter().map(ToString::to_string).collect();
-                    let _ = writeln!(text, "{:<7} {:>22} {:>12} {:>20} {:>14}", p.name, shape.join("×"), grouped(p.elements()), grouped(p.multiply_adds()), grouped(crossing));
+                    let shape: Vec<String> =
+                        p.weight_shape().iter().map(ToString::to_string).collect();
+                    let _ = writeln!(
+                        text,
+                        "{:<7} {:>22} {:>12} {:>20} {:>14}",
+                        p.name,
+                        shape.join("×"),
+                        grouped(p.elements()),
+                        grouped(p.multiply_adds()),
+                        grouped(crossing)
+                    );
                     crossing = 0;
                 }
             }
         }
     }
-    let _ = writeln!(text, "{:<7} {:>22} {:>12} {:>20} {:>14}\n", "total", "", grouped(plan.parameters()), grouped(plan.multiply_adds()), grouped(plan.exchanged_bytes(plan.batch)));
+    let _ = writeln!(
+        text,
+        "{:<7} {:>22} {:>12} {:>20} {:>14}\n",
+        "total",
+        "",
+        grouped(plan.parameters()),
+        grouped(plan.multiply_adds()),
+        grouped(plan.exchanged_bytes(plan.batch))
+    );
 }
 
 fn totals(plan: &Plan, text: &mut String) {
     let batch = plan.batch;
     if plan.columns > 1 {
-        let _ = writeln!(text, "A step of batch {batch} moves {} bytes between the columns forward, and as many backward.", grouped(plan.exchanged_bytes(batch)));
+        let _ = writeln!(
+            text,
+            "A step of batch {batch} moves {} bytes between the columns forward, and as many backward.",
+            grouped(plan.exchanged_bytes(batch))
+        );
     }
     for column in 0..plan.columns {
-        let shares = plan.params.iter().filter(|p| column < p.columns).map(|p| p.elements() / p.columns);
+        let shares = plan
+            .params
+            .iter()
+            .filter(|p| column < p.columns)
+            .map(|p| p.elements() / p.columns);
         let weights = 4 * shares.sum::<usize>();
-        let maps: usize = plan.slots.iter().filter(|s| column < s.columns).map(|s| 4 * s.shape.len() * batch).sum();
+        let maps: usize = plan
+            .slots
+            .iter()
+            .filter(|s| column < s.columns)
+            .map(|s| 4 * s.shape.len() * batch)
+            .sum();
         let gradients: usize = plan.gradient_buffers(column).iter().map(|n| 4 * n).sum();
         let exchange = 4 * exchange_elements(plan, column);
         let _ = writeln!(
             text,
             "Column {column} needs, at batch {batch} in f32: weights {} and as much momentum, maps {}, gradients of maps {}, exchange {}.",
-            mib(weights), mib(maps), mib(gradients), mib(exchange)
+            mib(weights),
+            mib(maps),
+            mib(gradients),
+            mib(exchange)
         );
     }
 }

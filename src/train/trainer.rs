@@ -14,7 +14,6 @@ use crate::optimizer::{self, Plateau};
 use crate::report::metrics::{EvaluationRecord, Record, StepRecord};
 use crate::report::progress::Progress;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a run came to.
@@ -72,7 +71,10 @@ impl<'a, D: Device> Trainer<'a, D> {
         let config = &session.config;
         let (parameters, momentum) = match &resume {
             Some(checkpoint) => (checkpoint.parameters.clone(), checkpoint.momentum.clone()),
-            None => (Tensors::initial(&engine.plan().params, config.train.seed), Tensors::zeros(&engine.plan().params)),
+            None => (
+                Tensors::initial(&engine.plan().params, config.train.seed),
+                Tensors::zeros(&engine.plan().params),
+            ),
         };
         engine.set_parameters(&parameters)?;
         engine.set_momentum(&momentum)?;
@@ -104,7 +106,9 @@ impl<'a, D: Device> Trainer<'a, D> {
         let started = Instant::now();
         let stopped = self.train()?;
         let parameters = self.save()?;
-        let pictures = self.folder.draw(&parameters, self.step, self.engine.plan().columns)?;
+        let pictures = self
+            .folder
+            .draw(&parameters, self.step, self.engine.plan().columns)?;
         self.progress.finish();
         Ok(Outcome {
             steps: self.step,
@@ -122,15 +126,14 @@ impl<'a, D: Device> Trainer<'a, D> {
 
     fn train(&mut self) -> Result<Option<i32>> {
         let mut loader = self.open_loader()?;
-        let mut noise = self.augmentation_noise();
         self.evaluate_if_due(&mut loader)?;
         while self.step < self.steps {
-            if noise != self.augmentation_noise() {
-                noise = self.augmentation_noise();
-                drop(std::mem::replace(&mut loader, self.open_loader()?));
-            }
             self.update(&mut loader)?;
-            if self.step.is_multiple_of(self.session.config.train.log_every) || self.step == self.steps {
+            if self
+                .step
+                .is_multiple_of(self.session.config.train.log_every)
+                || self.step == self.steps
+            {
                 self.log(&loader)?;
             }
             if let Some(Error::Interrupted(signal)) = self.signals.stop() {
@@ -151,30 +154,39 @@ impl<'a, D: Device> Trainer<'a, D> {
     /// Whether something done every so many steps (0: each epoch) is due.
     fn due(&self, every: u64) -> bool {
         let config = &self.session.config;
-        let every = if every > 0 { every } else { steps_per_epoch(config, self.session.data.train.len()) };
+        let every = if every > 0 {
+            every
+        } else {
+            steps_per_epoch(config, self.session.data.train.len())
+        };
         self.step > 0 && self.step.is_multiple_of(every)
     }
 
     /// The evaluation the schedule asks for at this step, unless it was made before an
     /// interruption.
     fn evaluate_if_due(&mut self, loader: &mut Loader) -> Result<()> {
-        if !self.due(self.session.config.train.evaluate_every) || self.evaluated == Some(self.step) {
+        if !self.due(self.session.config.train.evaluate_every) || self.evaluated == Some(self.step)
+        {
             return Ok(());
         }
-        let Some(found) = self.evaluate(loader)? else { return Ok(()) };
+        let Some(found) = self.evaluate(loader)? else {
+            return Ok(());
+        };
         if self.plateau.best.is_none_or(|best| found.top1_error < best) {
             let parameters = self.engine.parameters()?;
             self.folder.save_best(&parameters)?;
         }
-        if self.plateau.observe(&self.session.config.train, found.top1_error) {
-            tracing::info!("validation stopped improving: learning rate now {}", optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau));
+        if self
+            .plateau
+            .observe(&self.session.config.train, found.top1_error)
+        {
+            tracing::info!(
+                "validation stopped improving: learning rate now {}",
+                optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau)
+            );
         }
         self.evaluated = Some(self.step);
         Ok(())
-    }
-
-    fn augmentation_noise(&self) -> f32 {
-        self.session.config.augmentation(self.epoch()).colour_noise
     }
 
     fn open_loader(&self) -> Result<Loader> {
@@ -185,9 +197,14 @@ impl<'a, D: Device> Trainer<'a, D> {
             workers: config.workers(),
             queue: config.data.queue,
             first_step: self.step * config.train.accumulate as u64,
-            augment: config.augmentation(self.epoch()),
+            augment: config.augmentation(),
         };
-        Loader::train(self.session.data.train.clone(), &options, &self.session.statistics, &self.engine.host_allocator())
+        Loader::train(
+            self.session.data.train.clone(),
+            &options,
+            &self.session.statistics,
+            &self.engine.host_allocator(),
+        )
     }
 
     fn epoch(&self) -> f64 {
@@ -195,15 +212,25 @@ impl<'a, D: Device> Trainer<'a, D> {
     }
 
     fn rates(&self) -> Vec<Rates> {
-        optimizer::rates(&self.session.config.train, &self.engine.plan().params, self.epoch(), &self.plateau)
+        optimizer::rates(
+            &self.session.config.train,
+            &self.engine.plan().params,
+            self.epoch(),
+            &self.plateau,
+        )
     }
 
     /// One update: `accumulate` batches forward and backward, then the parameters.
     fn update(&mut self, loader: &mut Loader) -> Result<()> {
-        let (batch, accumulate) = (self.session.config.train.batch, self.session.config.train.accumulate);
+        let (batch, accumulate) = (
+            self.session.config.train.batch,
+            self.session.config.train.accumulate,
+        );
         let rates = self.rates();
         for part in 0..accumulate {
-            let images = loader.next_batch()?.ok_or_else(|| crate::error::data("the loader ended"))?;
+            let images = loader
+                .next_batch()?
+                .ok_or_else(|| crate::error::data("the loader ended"))?;
             let context = StepContext {
                 dropping: Dropping::Counter { step: self.step },
                 first_image: part * batch,
@@ -233,7 +260,9 @@ impl<'a, D: Device> Trainer<'a, D> {
     /// Adds the devices' sums to those not yet logged.
     fn collect(&mut self) -> Result<()> {
         let (engine, step) = (&mut *self.engine, self.step);
-        let score = self.watchdog.watch(|| format!("step {step}"), || engine.take_score())?;
+        let score = self
+            .watchdog
+            .watch(|| format!("step {step}"), || engine.take_score())?;
         self.pending.loss += score.loss;
         self.pending.top1_errors += score.top1_errors;
         let explosion = 10.0 * (self.session.config.network.classes as f64).ln().max(1.0);
@@ -246,11 +275,19 @@ impl<'a, D: Device> Trainer<'a, D> {
 
     /// The error of a loss that is not finite or exploded.
     fn explain(&mut self, loss: f64) -> Error {
-        let rate = optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau);
+        let rate =
+            optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau);
         let culprit = self.engine.parameters().ok().and_then(|tensors| {
-            tensors.0.iter().find(|t| t.values.iter().any(|v| !v.is_finite())).map(|t| t.name.clone())
+            tensors
+                .0
+                .iter()
+                .find(|t| t.values.iter().any(|v| !v.is_finite()))
+                .map(|t| t.name.clone())
         });
-        let culprit = culprit.map_or_else(|| "all parameters are still finite".into(), |name| format!("first tensor that is not finite: {name}"));
+        let culprit = culprit.map_or_else(
+            || "all parameters are still finite".into(),
+            |name| format!("first tensor that is not finite: {name}"),
+        );
         let ln = (self.session.config.network.classes as f64).ln();
         numeric(format!(
             "loss {loss} by step {} (ln(classes) is {ln:.3}), learning rate {rate}; {culprit}; the last checkpoint is kept; try a smaller train.learning_rate",
@@ -268,7 +305,11 @@ impl<'a, D: Device> Trainer<'a, D> {
             epoch: self.epoch(),
             loss: self.last_loss,
             top1_error: self.pending.top1_errors as f64 / images,
-            learning_rate: optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau),
+            learning_rate: optimizer::learning_rate(
+                &self.session.config.train,
+                self.epoch(),
+                &self.plateau,
+            ),
             images_per_second,
             data_wait,
             extra: Default::default(),
@@ -296,7 +337,9 @@ impl<'a, D: Device> Trainer<'a, D> {
     }
 
     fn evaluate(&mut self, loader: &mut Loader) -> Result<Option<Evaluation>> {
-        let Some(source) = self.session.data.val.clone() else { return Ok(None) };
+        let Some(source) = self.session.data.val.clone() else {
+            return Ok(None);
+        };
         self.collect()?;
         if let Some(used) = self.engine.unload()? {
             loader.recycle(used);
@@ -342,7 +385,13 @@ impl<'a, D: Device> Trainer<'a, D> {
 
 impl Clock {
     fn new() -> Self {
-        Clock { logged: Instant::now(), logged_wait: Duration::ZERO, images: 0, total: (0.0, 0.0, 0), rates: vec![] }
+        Clock {
+            logged: Instant::now(),
+            logged_wait: Duration::ZERO,
+            images: 0,
+            total: (0.0, 0.0, 0),
+            rates: vec![],
+        }
     }
 
     /// Images a second and the share of time waited since the last lap.
@@ -350,7 +399,11 @@ impl Clock {
         let seconds = self.logged.elapsed().as_secs_f64().max(1e-9);
         let wait = waited.saturating_sub(self.logged_wait).as_secs_f64();
         let rate = self.images as f64 / seconds;
-        self.total = (self.total.0 + seconds, self.total.1 + wait, self.total.2 + self.images);
+        self.total = (
+            self.total.0 + seconds,
+            self.total.1 + wait,
+            self.total.2 + self.images,
+        );
         self.rates.push(rate);
         self.restart(waited);
         (rate, (wait / seconds).min(1.0))
@@ -370,7 +423,11 @@ impl Clock {
     }
 
     fn wait_share(&self) -> f64 {
-        if self.total.0 > 0.0 { self.total.1 / self.total.0 } else { 0.0 }
+        if self.total.0 > 0.0 {
+            self.total.1 / self.total.0
+        } else {
+            0.0
+        }
     }
 }
 
@@ -381,10 +438,15 @@ pub fn steps_per_epoch(config: &Config, images: usize) -> u64 {
 
 /// Updates of the whole run.
 fn total_steps(config: &Config, images: usize) -> u64 {
-    if config.train.steps > 0 { config.train.steps } else { config.train.epochs * steps_per_epoch(config, images) }
+    if config.train.steps > 0 {
+        config.train.steps
+    } else {
+        config.train.epochs * steps_per_epoch(config, images)
+    }
 }
 
 /// Passes over the training set after so many updates.
 fn epoch(config: &Config, train: &dyn Source, step: u64) -> f64 {
-    (step * (config.train.batch * config.train.accumulate) as u64) as f64 / train.len().max(1) as f64
+    (step * (config.train.batch * config.train.accumulate) as u64) as f64
+        / train.len().max(1) as f64
 }

@@ -23,7 +23,12 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// `Data` where the set has no good image; those of devices and of the loader.
-pub fn validate<D: Device>(engine: &mut Engine<D>, config: &Config, source: Arc<dyn Source>, mut each: impl FnMut(&Batch) -> Result<()>) -> Result<Evaluation> {
+pub fn validate<D: Device>(
+    engine: &mut Engine<D>,
+    config: &Config,
+    source: Arc<dyn Source>,
+    mut each: impl FnMut(&Batch) -> Result<()>,
+) -> Result<Evaluation> {
     let mut loader = Loader::evaluation(source, &options(config, 1), &engine.host_allocator())?;
     // A score left over from training would be added in.
     engine.take_score()?;
@@ -42,7 +47,12 @@ pub fn validate<D: Device>(engine: &mut Engine<D>, config: &Config, source: Arc<
         return Err(data("the validation set holds no readable image"));
     }
     let n = images as f64;
-    Ok(Evaluation { images, top1_error: score.top1_errors as f64 / n, top5_error: score.top5_errors as f64 / n, loss: score.loss / n })
+    Ok(Evaluation {
+        images,
+        top1_error: score.top1_errors as f64 / n,
+        top5_error: score.top5_errors as f64 / n,
+        loss: score.loss / n,
+    })
 }
 
 /// How evaluation reads a set with so many views an image.

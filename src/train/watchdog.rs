@@ -34,10 +34,16 @@ impl Watchdog {
         let limit = Duration::from_secs_f64(seconds);
         let thread = std::thread::spawn(move || {
             if let Some(work) = watch(&watched) {
-                alarm(format!("{work} has not ended within {seconds} s: a device hangs; the last checkpoint is good (train.step_timeout sets the limit)"));
+                alarm(format!(
+                    "{work} has not ended within {seconds} s: a device hangs; the last checkpoint is good (train.step_timeout sets the limit)"
+                ));
             }
         });
-        Watchdog { shared, limit, thread: Some(thread) }
+        Watchdog {
+            shared,
+            limit,
+            thread: Some(thread),
+        }
     }
 
     /// Runs `work` under watch; `name` tells the user what it was.
@@ -49,7 +55,11 @@ impl Watchdog {
     }
 
     fn set(&self, work: Option<(String, Instant)>) {
-        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).work = work;
+        self.shared
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .work = work;
         self.shared.1.notify_all();
     }
 }
@@ -63,9 +73,14 @@ fn watch((state, changed): &(Mutex<Watched>, Condvar)) -> Option<String> {
             Some((name, until)) if *until <= now => return Some(name.clone()),
             Some((_, until)) => {
                 let left = *until - now;
-                changed.wait_timeout(watched, left).unwrap_or_else(PoisonError::into_inner).0
+                changed
+                    .wait_timeout(watched, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
             }
-            None => changed.wait(watched).unwrap_or_else(PoisonError::into_inner),
+            None => changed
+                .wait(watched)
+                .unwrap_or_else(PoisonError::into_inner),
         };
     }
     None
@@ -73,7 +88,11 @@ fn watch((state, changed): &(Mutex<Watched>, Condvar)) -> Option<String> {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        self.shared
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .over = true;
         self.shared.1.notify_all();
         if let Some(thread) = self.thread.take() {
             // Its panic, if any, has been printed.
@@ -91,10 +110,16 @@ mod tests {
     fn work_that_hangs_raises_the_alarm_with_its_name() {
         let (send, receive) = mpsc::channel();
         let dog = Watchdog::with_alarm(0.05, move |message| send.send(message).unwrap());
-        dog.watch(|| "step 3".into(), || {
-            let message = receive.recv_timeout(Duration::from_secs(20)).unwrap();
-            assert!(message.starts_with("step 3 has not ended within 0.05 s"), "{message}");
-        });
+        dog.watch(
+            || "step 3".into(),
+            || {
+                let message = receive.recv_timeout(Duration::from_secs(20)).unwrap();
+                assert!(
+                    message.starts_with("step 3 has not ended within 0.05 s"),
+                    "{message}"
+                );
+            },
+        );
     }
 
     #[test]
