@@ -19,7 +19,7 @@ fn open(root: &Path) -> Result<Dataset> {
         root,
         &OpenOptions {
             side: SIDE,
-            cache: 64,
+            cache_mib: 64,
         },
     )
 }
@@ -503,7 +503,14 @@ fn decoded_images_are_kept_where_they_fit_and_read_anew_where_not() {
     let root = tempfile::tempdir().unwrap();
     good_set(root.path(), 5);
     for (cache, kept) in [(64, true), (0, false)] {
-        let set = data::open(root.path(), &OpenOptions { side: SIDE, cache }).unwrap();
+        let set = data::open(
+            root.path(),
+            &OpenOptions {
+                side: SIDE,
+                cache_mib: cache,
+            },
+        )
+        .unwrap();
         let (_, pixels) = read(&*set.train, 3);
         let held = set.train.in_memory(3).unwrap();
         assert_eq!(held, kept.then_some(&pixels[..]));
