@@ -4,6 +4,8 @@
 //! practice with ImageNet; an alpha channel is dropped; 16-bit samples keep their upper 8 bits;
 //! inks of CMYK images are multiplied, as Pillow does.
 
+mod jpeg;
+
 use crate::error::{Result, data};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -15,9 +17,6 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 /// Images of more pixels are refused before memory for them is asked for.
 pub const LARGEST_IMAGE: usize = 100_000_000;
@@ -36,7 +35,7 @@ pub struct Pixels {
 pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
     quietly(|| match bytes {
         [] => Err("the file is empty".into()),
-        [0xff, 0xd8, ..] => decode_jpeg(bytes),
+        [0xff, 0xd8, ..] => jpeg::decode(bytes),
         [0x89, b'P', b'N', b'G', ..] => decode_png(bytes),
         _ => Err(format!(
             "neither JPEG nor PNG: it begins with \"{}\"",
@@ -83,55 +82,6 @@ fn check_size(width: usize, height: usize) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn decode_jpeg(bytes: &[u8]) -> Result<Pixels, String> {
-    if !is_complete(bytes) {
-        return Err("truncated JPEG: its end marker is missing".into());
-    }
-    decode_jpeg_as(bytes, true).or_else(|reason| {
-        // Stray bytes between segments are common in the wild and do no harm.
-        match reason.contains("Extra bytes between headers") {
-            true => decode_jpeg_as(bytes, false),
-            false => Err(reason),
-        }
-    })
-}
-
-fn decode_jpeg_as(bytes: &[u8], strict: bool) -> Result<Pixels, String> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(strict)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(Cursor::new(bytes), options);
-    let failed = |e| format!("broken JPEG: {e}");
-    decoder.decode_headers().map_err(failed)?;
-    let (width, height) = decoder.dimensions().ok_or("broken JPEG: it has no size")?;
-    check_size(width, height)?;
-    let rgb = decoder.decode().map_err(failed)?;
-    if rgb.len() != width * height * 3 {
-        return Err("JPEG of an unknown kind of colours".into());
-    }
-    Ok(Pixels { width, height, rgb })
-}
-
-/// Whether the end marker follows the start of the first scan. (A preview image in the header
-/// segments has an end marker of its own.)
-fn is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
-        if marker == 0xda {
-            break;
-        }
-        // A fill byte, or a segment with its length.
-        at += match marker {
-            0xff => 1,
-            _ => 2 + usize::from(u16::from_be_bytes([high, low])),
-        };
-    }
-    let scans = bytes.get(at..).unwrap_or_default();
-    scans.windows(2).rev().any(|pair| pair == [0xff, 0xd9])
 }
 
 fn decode_png(bytes: &[u8]) -> Result<Pixels, String> {

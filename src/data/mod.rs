@@ -20,7 +20,7 @@ pub use loader::{EvaluationOptions, Loader, LoaderOptions};
 pub use skipped::Skipped;
 pub use statistics::Statistics;
 
-use crate::error::{Result, data};
+use crate::error::Result;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -116,17 +116,6 @@ impl Dataset {
         self.statistics = Some(found.clone());
         Ok(found)
     }
-
-    /// Errors: `Data` where the set has more classes than the network's `classes`.
-    pub fn check_classes(&self, classes: usize) -> Result<()> {
-        let found = self.train.classes().len();
-        if found > classes {
-            return Err(data(format!(
-                "the data has {found} classes, the network {classes}: set network.classes={found}"
-            )));
-        }
-        Ok(())
-    }
 }
 
 /// How a data set on disk is opened.
@@ -135,12 +124,12 @@ pub struct OpenOptions {
     /// Side of the stored images, in pixels; larger and smaller ones are scaled.
     pub side: usize,
     /// MiB of decoded images that may be kept in memory.
-    pub cache: usize,
+    pub cache_mib: usize,
 }
 
 /// Opens an image folder.
 ///
 /// Errors: `Data` where the folder is no data set, holds no images, or a class is in `val` alone.
 pub fn open(root: &Path, options: &OpenOptions) -> Result<Dataset> {
-    folder::open(root, options.side, options.cache)
+    folder::open(root, options.side, options.cache_mib)
 }
