@@ -5,9 +5,12 @@
 mod chart;
 pub mod colour;
 pub mod curves;
+pub mod figure4;
 pub mod format;
 pub mod kernels;
 pub mod metrics;
 pub mod picture;
 pub mod progress;
+pub mod summary;
+pub mod tables;
 pub mod tensorboard;

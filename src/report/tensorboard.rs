@@ -286,8 +286,7 @@ mod tests {
                 crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
             }
         }
-        let crc = !crc;
-        ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+        (!crc).rotate_right(15).wrapping_add(0xa282_ead8)
     }
 
     fn events(path: &Path) -> Vec<Event> {
