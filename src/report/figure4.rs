@@ -127,8 +127,8 @@ impl Cell {
 
 fn legend(area: &Area, right: i32) -> Drawn {
     for (x, colour, name) in [
-        (right - 190, RIGHT, "true class"),
-        (right - 85, OTHER, "another"),
+        (right - 172, RIGHT, "true class"),
+        (right - 72, OTHER, "another"),
     ] {
         area.draw(&Rectangle::new(
             [at(x, 16), at(x + 14, 30)],
