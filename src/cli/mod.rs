@@ -51,7 +51,7 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            crate::report::progress::error(&error.to_string());
+            crate::report::messages::error(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
@@ -74,7 +74,7 @@ fn log_to_stderr(quiet: bool) {
         .with_env_filter(filter)
         .with_target(false)
         .without_time()
-        .with_ansi(crate::report::progress::colours())
-        .with_writer(crate::report::progress::messages())
+        .with_ansi(crate::report::messages::colours())
+        .with_writer(crate::report::messages::messages())
         .init();
 }

@@ -4,7 +4,7 @@ use super::open::ConfigFlags;
 use crate::config::{Config, PRESETS, nearest};
 use crate::error::{Result, usage};
 use crate::network::describe;
-use crate::report::progress::result;
+use crate::report::messages::result;
 
 /// Print the two columns, their exchanges, parameters, memory and the bytes that cross
 #[derive(clap::Args)]

@@ -9,7 +9,7 @@ use crate::engine::{Dropping, Engine, StepContext};
 use crate::error::{Result, data, usage};
 use crate::network::params::{Tensor, Tensors};
 use crate::optimizer::{Plateau, rates};
-use crate::report::progress::result;
+use crate::report::messages::result;
 use npyz::{DType, NpyFile};
 use std::path::{Path, PathBuf};
 

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::{Error, Result, usage};
-use crate::report::progress::result;
+use crate::report::messages::result;
 use crate::train::{Outcome, Session, Signals, Trainer};
 use std::path::{Path, PathBuf};
 

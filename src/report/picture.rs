@@ -210,7 +210,6 @@ fn register_fonts() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
     Left,
-    #[expect(dead_code)]
     Centre,
     Right,
 }

@@ -1,24 +1,18 @@
 //! Progress on stderr: a bar on a terminal, plain lines elsewhere, nothing when quiet.
-//!
-//! All bars and messages of the process pass through one `MultiProgress`, so that a warning is
-//! written above the bars instead of through them: give [`messages`] to the tracing subscriber
-//! and print results with [`result`].
+//! Messages meanwhile go through [`super::messages`].
 
-use std::io::{self, IsTerminal, Write};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{FormattedDuration, MultiProgress, ProgressBar, ProgressStyle};
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::format::{percent, rate};
+use super::messages::{BARS, on_terminal};
 use super::metrics::{EvaluationRecord, StepRecord};
 
 /// Seconds between two plain lines.
 const LINE_SECONDS: u64 = 10;
-
-/// The bars of this process.
-static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// How far a piece of work is. Dropping it takes the bar away.
 pub struct Progress {
@@ -215,19 +209,6 @@ fn new_bar(bars: &MultiProgress) -> ProgressBar {
     bars.add(ProgressBar::new(0).with_style(style))
 }
 
-/// Whether messages on stderr may use colours: on a terminal that is not dumb, unless NO_COLOR
-/// is set. For the tracing subscriber's `with_ansi`.
-pub fn colours() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    on_terminal() && !refused
-}
-
-/// Whether stderr is a terminal that can move its cursor.
-fn on_terminal() -> bool {
-    let dumb = std::env::var("TERM").is_ok_and(|terminal| terminal == "dumb");
-    io::stderr().is_terminal() && !dumb
-}
-
 /// A closed stderr is no reason to stop a run.
 fn write_line(sink: &Mutex<Box<dyn Write + Send>>, line: &str) {
     let _ = writeln!(lock(sink), "{line}");
@@ -237,87 +218,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Prints a result to stdout, above the bars if there are any.
-pub fn result(text: &str) {
-    BARS.suspend(|| {
-        // A reader that has gone away (`| head`) is no error.
-        let _ = writeln!(io::stdout().lock(), "{text}");
-    });
-}
-
-/// Prints the error a command ends with to stderr, in one line, above the bars.
-pub fn error(text: &str) {
-    BARS.suspend(|| {
-        let label = if colours() {
-            "\x1b[1;31merror:\x1b[0m"
-        } else {
-            "error:"
-        };
-        let _ = writeln!(io::stderr().lock(), "{label} {}", text.replace('\n', " "));
-    });
-}
-
-/// Where the tracing subscriber writes: stderr, above the bars.
-///
-/// ```
-/// use alexnet_mp::report::progress::{colours, messages};
-/// let subscriber = tracing_subscriber::fmt().with_ansi(colours()).with_writer(messages());
-/// ```
-pub fn messages() -> Messages {
-    Messages { _private: () }
-}
-
-/// See [`messages`].
-#[derive(Clone, Copy, Debug)]
-pub struct Messages {
-    _private: (),
-}
-
-impl<'a> MakeWriter<'a> for Messages {
-    type Writer = Above<'a>;
-
-    fn make_writer(&'a self) -> Above<'a> {
-        Above {
-            bars: &BARS,
-            sink: Box::new(io::stderr()),
-            message: Vec::new(),
-        }
-    }
-}
-
-/// Collects one message and writes it above the bars when dropped.
-pub struct Above<'a> {
-    bars: &'a MultiProgress,
-    sink: Box<dyn Write>,
-    message: Vec<u8>,
-}
-
-impl Write for Above<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.message.extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let message = std::mem::take(&mut self.message);
-        self.bars.suspend(|| self.sink.write_all(&message))
-    }
-}
-
-impl Drop for Above<'_> {
-    fn drop(&mut self) {
-        if !self.message.is_empty() {
-            let _ = self.flush();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use indicatif::{ProgressDrawTarget, TermLike};
 
+    use super::super::messages::Above;
     use super::*;
 
     /// Collects what is written to it.
@@ -444,11 +351,7 @@ mod tests {
         let bar = new_bar(&bars);
         let progress = Progress::new("training", "steps", 0, 100, Display::Bar(bar));
         progress.step(&step(50));
-        let mut above = Above {
-            bars: &bars,
-            sink: Box::new(sink.clone()),
-            message: Vec::new(),
-        };
+        let mut above = Above::new(&bars, Box::new(sink.clone()));
         write!(above, "warning: {{the loss}} ").unwrap();
         writeln!(above, "stands still").unwrap();
         drop(above);
