@@ -1,1 +1,3 @@
 //! Virtual CUDA driver.
+/// d
+pub const LIBRARY: &str = env!("VCUDA_DRIVER");
