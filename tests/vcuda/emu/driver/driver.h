@@ -44,7 +44,6 @@ struct Options {
     bool peer_access = true, corrupt_peer = false;
     uint64_t hang_at = 0, fail_at = 0;  // the launch that does, counted from 1; 0 is none
     StreamOrder streams = StreamOrder::eager;
-    uint64_t stream_seed = 1;
     int driver_version = 13000, capability = 90, multiprocessors = 132;
 };
 extern Options options;
@@ -58,6 +57,9 @@ struct Counters {
     uint64_t host_synchronisations, faults;
 };
 extern Counters counters;
+
+/// Begins anew when the order of streams is set to random with a seed.
+uint64_t random_number();
 
 void say(const std::string& where, const std::string& what);
 /// Says what a kernel or copy did wrong, and keeps it for vcuda_last_fault.

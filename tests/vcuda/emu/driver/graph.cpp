@@ -1,6 +1,5 @@
 // Stream capture and graphs: work is kept with what it depends on, and runs again at every launch of the graph.
 #include <algorithm>
-#include <random>
 #include <thread>
 
 #include "driver.h"
@@ -49,7 +48,6 @@ Result invalidate(Capture& capture, Result reason) {
 
 /// Runs a graph's nodes in an order that their dependencies allow: as captured, or the latest or any ready node first.
 Result run_graph(const Graph& graph) {
-    static std::mt19937_64 generator(options.stream_seed);
     std::vector<char> done(graph.nodes.size());
     for (size_t n = 0; n < graph.nodes.size(); n++) {
         std::vector<size_t> ready;
@@ -61,7 +59,7 @@ Result run_graph(const Graph& graph) {
         }
         size_t pick = options.streams == StreamOrder::eager   ? ready.front()
                       : options.streams == StreamOrder::lazy ? ready.back()
-                                                             : ready[generator() % ready.size()];
+                                                             : ready[random_number() % ready.size()];
         const Node& node = graph.nodes[pick];
         done[pick] = true;
         if (!node.run || node.context->error) continue;

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <random>
 
 #include "driver.h"
 
@@ -16,6 +17,7 @@ std::condition_variable_any changed;
 namespace {
 
 std::string last_fault;
+std::mt19937_64 generator;
 
 constexpr const char* names[] = {"devices",  "memory",     "peer_access",    "corrupt_peer", "hang_at",
                                  "fail_at",  "streams",    "fibres",         "async_copies", "driver_version",
@@ -32,7 +34,7 @@ bool begins(const std::string& value, const char* word) { return value.rfind(wor
 bool set_streams(const std::string& value) {
     if (value == "eager") options.streams = StreamOrder::eager;
     else if (value == "lazy") options.streams = StreamOrder::lazy;
-    else if (begins(value, "random")) options.streams = StreamOrder::random, options.stream_seed = seed_in(value);
+    else if (begins(value, "random")) options.streams = StreamOrder::random, generator.seed(seed_in(value));
     else return false;
     return true;
 }
@@ -87,6 +89,8 @@ void read_environment() {
 const bool environment_read = (read_environment(), true);
 
 }  // namespace
+
+uint64_t random_number() { return generator(); }
 
 void say(const std::string& where, const std::string& what) {
     fprintf(stderr, "[vcuda] %s: %s\n", where.c_str(), what.c_str());
