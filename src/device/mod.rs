@@ -82,7 +82,8 @@ pub trait Device: Send + Sized {
     /// Copies the start of `source`; waits for everything issued before.
     fn download(&mut self, source: &Self::Buffer, target: &mut [f32]) -> Result<()>;
     /// As [`upload`](Device::upload) and [`download`](Device::download), for a weight matrix of
-    /// `rows` × `columns` in row order; a device may store it as its kernels like it.
+    /// `rows` × `columns` in row order; a device may store it as its kernels like it. So every
+    /// weight matrix, of convolutions too, its momentum and its gradient go this way.
     fn upload_matrix(
         &mut self,
         rows: usize,

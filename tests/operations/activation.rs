@@ -1,0 +1,62 @@
+//! Non-linearities, scaling and adding.
+
+use crate::support::*;
+use alexnet_mp::device::Device;
+use alexnet_mp::network::op::Activation;
+
+for_each_device!(
+    forward_agrees_with_float64,
+    gradients_are_the_slopes_of_the_output,
+    scaling_and_adding_touch_only_the_elements_asked_for,
+);
+
+/// One element, and a number that no vector length divides.
+const ELEMENTS: [usize; 2] = [1, 100_003];
+
+fn reference(activation: Activation, x: &[f64]) -> Vec<f64> {
+    let f = |x: &f64| match activation {
+        Activation::Relu => x.max(0.0),
+        Activation::Tanh => x.tanh(),
+    };
+    x.iter().map(f).collect()
+}
+
+fn forward_agrees_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for activation in [Activation::Relu, Activation::Tanh] {
+        for n in ELEMENTS {
+            let x = random(0, n);
+            let mut y = filled(&mut d, &x);
+            d.activation_forward(activation, n, &mut y).unwrap();
+            let expected = reference(activation, &wide(&x));
+            assert_close(activation, &read(&mut d, &y, n), &expected, FORWARD);
+        }
+    }
+}
+
+fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for activation in [Activation::Relu, Activation::Tanh] {
+        let n = 77;
+        let (x, dy) = (random(0, n), random(1, n));
+        let mut y = filled(&mut d, &x);
+        d.activation_forward(activation, n, &mut y).unwrap();
+        let mut dx = filled(&mut d, &dy);
+        d.activation_backward(activation, n, &y, &mut dx).unwrap();
+        let slopes = differences(|x| reference(activation, x), &wide(&x), &wide(&dy));
+        assert_close(activation, &read(&mut d, &dx, n), &slopes, GRADIENT);
+    }
+}
+
+fn scaling_and_adding_touch_only_the_elements_asked_for<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for n in ELEMENTS {
+        let (a, b) = (random(0, n + 1), random(1, n + 1));
+        let (mut y, from) = (filled(&mut d, &a), filled(&mut d, &b));
+        d.scale(n, 0.5, &mut y).unwrap();
+        d.add(n, &from, &mut y).unwrap();
+        let y = read(&mut d, &y, n + 1);
+        assert!((0..n).all(|i| y[i] == a[i] * 0.5 + b[i]));
+        assert_eq!(y[n], a[n]);
+    }
+}

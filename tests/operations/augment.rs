@@ -1,0 +1,80 @@
+//! The network's input from 8-bit crops.
+
+use crate::support::*;
+use alexnet_mp::batch::{Batch, Draw, pageable};
+use alexnet_mp::device::Device;
+
+for_each_device!(
+    pixels_are_shifted_mirrored_and_scaled_as_drawn,
+    a_plain_draw_subtracts_the_mean_of_its_own_place,
+);
+
+const SIDE: usize = 12;
+const CROP: usize = 7;
+
+fn batch(draws: &[Draw]) -> Batch {
+    let mut batch = Batch::with_capacity(draws.len() + 1, CROP, &pageable());
+    for (i, byte) in batch.pixels.bytes_mut().iter_mut().enumerate() {
+        *byte = (i * 37 % 256) as u8;
+    }
+    batch.draws.extend_from_slice(draws);
+    batch.labels.extend(0..draws.len() as u32);
+    batch
+}
+
+fn augmented<D: Device>(d: &mut D, batch: &Batch, mean: &[f32]) -> Vec<f32> {
+    let elements = batch.len() * batch.crop_bytes();
+    let mut input = d.allocate_input(batch.len() + 1, CROP).unwrap();
+    let (mean, mut x) = (filled(d, mean), d.allocate(elements).unwrap());
+    d.upload_input(batch, &mut input).unwrap();
+    d.input_arrived(&input).unwrap();
+    d.augment(batch.len(), &input, SIDE, &mean, &mut x).unwrap();
+    read(d, &x, elements)
+}
+
+fn pixels_are_shifted_mirrored_and_scaled_as_drawn<D: Device>(open: Open<D>) {
+    let mut d = open();
+    let draw = Draw {
+        top: 3,
+        left: 5,
+        mirror: false,
+        shift: [1.5, -20.0, 0.25],
+        gain: 1.0 / 1.1,
+    };
+    let batch = batch(&[
+        Draw {
+            mirror: true,
+            ..draw
+        },
+        draw,
+        Draw::plain(0, 2),
+    ]);
+    let mean: Vec<f32> = random(0, SIDE * SIDE * 3)
+        .iter()
+        .map(|x| 128.0 * x)
+        .collect();
+    let mut expected = vec![0.0; batch.len() * batch.crop_bytes()];
+    for (i, draw) in batch.draws.iter().enumerate() {
+        for (y, x, c) in (0..CROP * CROP * 3).map(|p| (p / 3 / CROP, p / 3 % CROP, p % 3)) {
+            let pixel = batch.pixels.bytes()[((i * CROP + y) * CROP + x) * 3 + c];
+            let at = ((usize::from(draw.top) + y) * SIDE + usize::from(draw.left) + x) * 3 + c;
+            let sum = f64::from(pixel) - f64::from(mean[at]) + f64::from(draw.shift[c]);
+            let to = if draw.mirror { CROP - 1 - x } else { x };
+            expected[((i * CROP + y) * CROP + to) * 3 + c] = sum * f64::from(draw.gain);
+        }
+    }
+    assert_close(
+        "augmented",
+        &augmented(&mut d, &batch, &mean),
+        &expected,
+        1e-6,
+    );
+}
+
+fn a_plain_draw_subtracts_the_mean_of_its_own_place<D: Device>(open: Open<D>) {
+    let mut d = open();
+    let batch = batch(&[Draw::plain(5, 5)]);
+    let mean: Vec<f32> = (0..SIDE * SIDE * 3).map(|i| i as f32).collect();
+    let x = augmented(&mut d, &batch, &mean);
+    assert_eq!(x[0], 0.0 - ((5 * SIDE + 5) * 3) as f32);
+}

@@ -1,0 +1,273 @@
+//! Convolution, forward and backward.
+
+use crate::reference;
+use crate::support::*;
+use alexnet_mp::device::Device;
+use alexnet_mp::network::op::{Activation, Conv, Shape, Window};
+
+for_each_device!(
+    forward_agrees_with_float64,
+    forward_of_a_later_image_does_not_depend_on_the_batch,
+    the_data_gradient_agrees_with_float64,
+    the_weight_gradient_agrees_with_float64,
+    the_weight_gradient_of_many_images_agrees_with_float64,
+    gradients_are_the_slopes_of_the_output,
+    tanh_follows_the_bias,
+    a_nan_in_the_input_reaches_the_output,
+);
+
+fn op(
+    input: (usize, usize, usize),
+    parts: usize,
+    maps: usize,
+    window: (usize, usize, usize),
+) -> Conv {
+    let input = Shape::new(input.0, input.1, input.2);
+    let window = Window::new(window.0, window.1, window.2);
+    Conv {
+        input,
+        parts,
+        output: window.output(input, maps),
+        window,
+        activation: Some(Activation::Relu),
+    }
+}
+
+/// The five layers of one column, and shapes that nothing divides.
+fn shapes() -> Vec<Conv> {
+    vec![
+        op((3, 224, 224), 1, 48, (11, 4, 0)),
+        op((48, 27, 27), 1, 128, (5, 1, 2)),
+        op((128, 13, 13), 2, 192, (3, 1, 1)),
+        op((192, 13, 13), 1, 192, (3, 1, 1)),
+        op((192, 13, 13), 1, 128, (3, 1, 1)),
+        op((1, 5, 5), 1, 1, (3, 1, 1)),
+        op((5, 7, 9), 1, 5, (3, 2, 1)),
+        op((3, 23, 18), 1, 17, (11, 4, 0)),
+        op((4, 6, 5), 2, 24, (5, 1, 2)),
+        op((16, 14, 11), 2, 32, (3, 1, 1)),
+        op((16, 9, 10), 1, 48, (5, 1, 2)),
+        op((32, 8, 5), 1, 16, (3, 1, 0)),
+        op((16, 6, 6), 1, 16, (3, 1, 2)),
+        op((2, 2, 2), 1, 3, (5, 3, 0)),
+        op((7, 1, 1), 1, 20, (1, 1, 0)),
+        op((2, 6, 7), 1, 18, (2, 1, 0)),
+        op((3, 64, 64), 1, 12, (11, 4, 0)),
+    ]
+}
+
+struct Operands {
+    x: Vec<Vec<f32>>,
+    weights: Vec<Vec<f32>>,
+    bias: Vec<f32>,
+    dy: Vec<f32>,
+}
+
+fn operands(op: &Conv, images: usize) -> Operands {
+    let scale = 1.0 / (op.depth() as f32).sqrt();
+    let weights = |p| {
+        random(10 + p, op.depth() * op.output.maps)
+            .iter()
+            .map(|w| w * scale)
+            .collect()
+    };
+    Operands {
+        x: (0..op.parts as u32)
+            .map(|p| random(p, images * op.input.len()))
+            .collect(),
+        weights: (0..op.parts as u32).map(weights).collect(),
+        bias: random(20, op.output.maps),
+        dy: random(21, images * op.output.len()),
+    }
+}
+
+/// The reference before the activation.
+fn expected(op: &Conv, o: &Operands, image: usize) -> Vec<f64> {
+    let maps = op.output.maps;
+    let mut y: Vec<f64> = (0..op.output.len())
+        .map(|i| f64::from(o.bias[i % maps]))
+        .collect();
+    for part in 0..op.parts {
+        let x = wide(&o.x[part][image * op.input.len()..][..op.input.len()]);
+        for (y, s) in y
+            .iter_mut()
+            .zip(reference::conv(op, &x, &wide(&o.weights[part])))
+        {
+            *y += s;
+        }
+    }
+    y
+}
+
+fn forward<D: Device>(d: &mut D, op: &Conv, images: usize, o: &Operands) -> Vec<f32> {
+    let x: Vec<_> = o.x.iter().map(|x| filled(d, x)).collect();
+    let matrix = |w: &Vec<f32>| filled_matrix(d, op.depth(), op.output.maps, w);
+    let weights: Vec<_> = o.weights.iter().map(matrix).collect();
+    let bias = filled(d, &o.bias);
+    let mut y = d.allocate(images * op.output.len()).unwrap();
+    d.conv_forward(op, images, &all(&x), &all(&weights), &bias, &mut y)
+        .unwrap();
+    read(d, &y, images * op.output.len())
+}
+
+fn forward_agrees_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for op in shapes() {
+        for activation in [Some(Activation::Relu), None] {
+            let op = Conv { activation, ..op };
+            let images = if op.input.width > 100 { 1 } else { 2 };
+            let o = operands(&op, images);
+            let y = forward(&mut d, &op, images, &o);
+            let mut all: Vec<f64> = (0..images).flat_map(|i| expected(&op, &o, i)).collect();
+            if activation.is_some() {
+                all.iter_mut().for_each(|y| *y = y.max(0.0));
+            }
+            assert_close(op, &y, &all, FORWARD);
+        }
+    }
+}
+
+fn forward_of_a_later_image_does_not_depend_on_the_batch<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for op in [
+        op((16, 13, 13), 1, 32, (3, 1, 1)),
+        op((3, 23, 18), 1, 17, (11, 4, 0)),
+    ] {
+        let o = operands(&op, 7);
+        let y = forward(&mut d, &op, 7, &o);
+        for image in 0..7 {
+            let alone = Operands {
+                x: vec![o.x[0][image * op.input.len()..][..op.input.len()].to_vec()],
+                ..operands(&op, 1)
+            };
+            let alone = forward(&mut d, &op, 1, &alone);
+            assert_close(
+                (op, image),
+                &y[image * op.output.len()..][..op.output.len()],
+                &wide(&alone),
+                1e-6,
+            );
+        }
+    }
+}
+
+fn the_data_gradient_agrees_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for op in shapes() {
+        let images = if op.input.width > 100 { 1 } else { 3 };
+        let o = operands(&op, images);
+        let dy = filled(&mut d, &o.dy);
+        for part in 0..op.parts {
+            let weights = filled_matrix(&mut d, op.depth(), op.output.maps, &o.weights[part]);
+            let mut dx = filled(&mut d, &vec![7.0; images * op.input.len()]);
+            d.conv_backward_data(&op, images, &dy, &weights, &mut dx)
+                .unwrap();
+            let dx = read(&mut d, &dx, images * op.input.len());
+            let weights = wide(&o.weights[part]);
+            let image = |dy: &[f32]| reference::conv_data(&op, &wide(dy), &weights);
+            let expected: Vec<f64> = o.dy.chunks(op.output.len()).flat_map(image).collect();
+            assert_close(op, &dx, &expected, GRADIENT);
+        }
+    }
+}
+
+fn weight_gradient<D: Device>(d: &mut D, op: &Conv, images: usize) {
+    let o = operands(op, images);
+    let (rows, columns) = (op.depth(), op.output.maps);
+    let (x, dy) = (filled(d, &o.x[0]), filled(d, &o.dy));
+    let mut sum = vec![0.0; rows * columns];
+    for (x, dy) in o.x[0]
+        .chunks(op.input.len())
+        .zip(o.dy.chunks(op.output.len()))
+    {
+        reference::add_conv_weights(op, &wide(x), &wide(dy), &mut sum);
+    }
+    let mut gradient = filled_matrix(d, rows, columns, &vec![0.5; rows * columns]);
+    d.conv_backward_weights(op, images, &x, &dy, true, &mut gradient)
+        .unwrap();
+    let more: Vec<f64> = sum.iter().map(|g| g + 0.5).collect();
+    assert_close(
+        (op, "added"),
+        &read_matrix(d, &gradient, rows, columns),
+        &more,
+        GRADIENT,
+    );
+    d.conv_backward_weights(op, images, &x, &dy, false, &mut gradient)
+        .unwrap();
+    assert_close(
+        op,
+        &read_matrix(d, &gradient, rows, columns),
+        &sum,
+        GRADIENT,
+    );
+}
+
+fn the_weight_gradient_agrees_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for op in shapes() {
+        weight_gradient(&mut d, &op, if op.input.width > 100 { 1 } else { 3 });
+    }
+}
+
+fn the_weight_gradient_of_many_images_agrees_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    weight_gradient(&mut d, &op((16, 13, 13), 1, 16, (3, 1, 1)), 65);
+    weight_gradient(&mut d, &op((16, 9, 9), 1, 16, (5, 1, 2)), 65);
+    weight_gradient(&mut d, &op((3, 12, 12), 1, 5, (3, 2, 0)), 21);
+}
+
+fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for op in [
+        op((2, 5, 4), 1, 3, (3, 2, 1)),
+        op((16, 5, 5), 1, 16, (3, 1, 1)),
+    ] {
+        let o = operands(&op, 1);
+        let (x64, w64, dy64) = (wide(&o.x[0]), wide(&o.weights[0]), wide(&o.dy));
+        let (x, dy) = (filled(&mut d, &o.x[0]), filled(&mut d, &o.dy));
+        let (rows, columns) = (op.depth(), op.output.maps);
+        let weights = filled_matrix(&mut d, rows, columns, &o.weights[0]);
+        let mut dx = d.allocate(op.input.len()).unwrap();
+        d.conv_backward_data(&op, 1, &dy, &weights, &mut dx)
+            .unwrap();
+        let slopes = differences(|x| reference::conv(&op, x, &w64), &x64, &dy64);
+        assert_close(op, &read(&mut d, &dx, op.input.len()), &slopes, GRADIENT);
+        let mut dw = d.allocate(rows * columns).unwrap();
+        d.conv_backward_weights(&op, 1, &x, &dy, false, &mut dw)
+            .unwrap();
+        let slopes = differences(|w| reference::conv(&op, &x64, w), &w64, &dy64);
+        assert_close(
+            op,
+            &read_matrix(&mut d, &dw, rows, columns),
+            &slopes,
+            GRADIENT,
+        );
+    }
+}
+
+fn tanh_follows_the_bias<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for maps in [16, 5] {
+        let op = Conv {
+            activation: Some(Activation::Tanh),
+            ..op((16, 6, 6), 1, maps, (3, 1, 1))
+        };
+        let o = operands(&op, 1);
+        let y = forward(&mut d, &op, 1, &o);
+        let expected: Vec<f64> = expected(&op, &o, 0).iter().map(|y| y.tanh()).collect();
+        assert_close(op, &y, &expected, FORWARD);
+    }
+}
+
+fn a_nan_in_the_input_reaches_the_output<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for op in [
+        op((16, 13, 13), 1, 32, (3, 1, 1)),
+        op((3, 23, 18), 1, 17, (11, 4, 0)),
+    ] {
+        let mut o = operands(&op, 2);
+        o.x[0][op.input.len() + 40] = f32::NAN;
+        let y = forward(&mut d, &op, 2, &o);
+        assert!(y[op.output.len()..].iter().any(|y| y.is_nan()));
+    }
+}
