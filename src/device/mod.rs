@@ -9,6 +9,8 @@
 //! they may run later, so an error can surface at a later call.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod rendezvous;
 
 use crate::batch::{Batch, HostAllocator};
