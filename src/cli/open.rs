@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::data::{self, Dataset};
-use crate::error::Result;
+use crate::error::{Result, data as data_error};
 use std::path::Path;
 
 /// Flags that choose a configuration.
@@ -50,8 +50,19 @@ pub fn dataset(folder: Option<&Path>, config: &Config) -> Result<Dataset> {
             folder,
             &data::OpenOptions {
                 side: config.data.side,
-                cache: config.data.cache,
+                cache_mib: config.data.cache,
             },
         ),
     }
+}
+
+/// Refuses a data set with labels that the network has no class for.
+pub fn check_classes(set: &Dataset, config: &Config) -> Result<()> {
+    let (found, network) = (set.train.classes().len(), config.network.classes);
+    if found > network {
+        return Err(data_error(format!(
+            "the data has {found} classes, the network {network}: set network.classes={found}"
+        )));
+    }
+    Ok(())
 }

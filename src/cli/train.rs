@@ -1,7 +1,7 @@
 //! `alexnet-mp train`.
 
 use super::device_choice::{DeviceFlags, Job};
-use super::open::{ConfigFlags, dataset};
+use super::open::{ConfigFlags, check_classes, dataset};
 use crate::checkpoint::{Checkpoint, FILE_NAME};
 use crate::config::Config;
 use crate::device::Device;
@@ -95,7 +95,7 @@ impl Train {
         if !self.config.sets_classes() {
             config.network.classes = data.train.classes().len();
         }
-        data.check_classes(config.network.classes)?;
+        check_classes(&data, &config)?;
         session(config, data, self.data.clone(), folder, None, quiet)
     }
 
@@ -124,7 +124,7 @@ impl Train {
         }
         let name = self.data.clone().or_else(|| checkpoint.state.data.clone());
         let data = dataset(name.as_deref(), &config)?;
-        data.check_classes(config.network.classes)?;
+        check_classes(&data, &config)?;
         session(config, data, name, folder, Some(checkpoint), quiet)
     }
 }

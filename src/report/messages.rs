@@ -37,7 +37,11 @@ pub fn result(text: &str) {
 /// Prints the error a command ends with to stderr, in one line, above the bars.
 pub fn error(text: &str) {
     BARS.suspend(|| {
-        let label = if colours() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+        let label = if colours() {
+            "\x1b[1;31merror:\x1b[0m"
+        } else {
+            "error:"
+        };
         let _ = writeln!(io::stderr().lock(), "{label} {}", text.replace('\n', " "));
     });
 }
