@@ -6,7 +6,9 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
 use super::format::grouped;
-use super::picture::{Area, Drawn, FAINT_INK, FINE, GRID, INK, at, font, px};
+use super::picture::{
+    Align, Area, Drawn, FAINT_INK, FINE, GRID, INK, at, font, px, text, text_width,
+};
 
 /// Points (x, y) in the units of their axes.
 pub(super) type Points = Vec<(f64, f64)>;
@@ -35,6 +37,8 @@ pub(super) struct Panel<'a> {
     pub height: i32,
     pub x_axis: &'a str,
     pub y_axis: &'a str,
+    /// Events on the x axis, each with its name: upright lines behind the curves.
+    pub marks: &'a [(f64, String)],
 }
 
 impl Panel<'_> {
@@ -69,6 +73,19 @@ impl Panel<'_> {
             .set_all_tick_mark_size(px(4))
             .draw()?;
         let inside = chart.plotting_area();
+        for (x, name) in self.marks {
+            let foot = inside.map_coordinate(&(*x, 0.0));
+            let head = inside.map_coordinate(&(*x, y_range.end));
+            let (dash, gap) = (2 * FINE, 3 * FINE);
+            let faint = FAINT_INK.stroke_width(px(1));
+            picture.draw(&DashedPathElement::new([foot, head], dash, gap, faint))?;
+            let (x, y) = (head.0 / FINE, head.1 / FINE + 6);
+            if x + 4 + text_width(name, 12) as i32 <= self.left + self.width {
+                text(picture, name, (x + 4, y), 12, FAINT_INK, Align::Left)?;
+            } else {
+                text(picture, name, (x - 4, y), 12, FAINT_INK, Align::Right)?;
+            }
+        }
         for line in lines {
             let pixel = |&(x, y): &(f64, f64)| {
                 inside.map_coordinate(&(x, y.clamp(y_range.start, y_range.end)))

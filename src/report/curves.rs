@@ -26,7 +26,8 @@ pub struct Run {
 
 /// Two panels over the steps: loss in nats, and top-1 error in per cent. Of one run the training
 /// values are shown raw (faint) and smoothed, with the validation values; of several runs each has
-/// a colour, training dashed and validation solid.
+/// a colour, training dashed and validation solid. Drops of a single run's learning rate ε are
+/// marked.
 ///
 /// # Errors
 /// [`crate::error::Error::Data`] when the picture cannot be drawn.
@@ -38,6 +39,7 @@ pub fn learning_curves(title: &str, runs: &[Run]) -> Result<Picture> {
         bold(area, &title, (20, 22), 20, INK, Align::Left)?;
         let top = 50 + legend(area, runs)? * 22;
         let x_axis = step_axis(runs);
+        let marks = learning_rates(runs);
         let panel = |left: i32, y_axis, lines: &[Line]| {
             let panel = Panel {
                 left,
@@ -46,6 +48,7 @@ pub fn learning_curves(title: &str, runs: &[Run]) -> Result<Picture> {
                 height: HEIGHT - top,
                 x_axis: &x_axis,
                 y_axis,
+                marks: &marks,
             };
             panel.draw(area, lines)
         };
@@ -69,6 +72,29 @@ fn step_axis(runs: &[Run]) -> String {
             format!("step ({epochs:.1} epochs of {steps} steps)")
         }
         _ => "step".into(),
+    }
+}
+
+/// Where a single run's learning rate changed, and to what. A rate that changes all the time
+/// is not marked.
+fn learning_rates(runs: &[Run]) -> Vec<(f64, String)> {
+    const MOST: usize = 6;
+    let [run] = runs else { return Vec::new() };
+    let mut rate = None;
+    let mut marks = Vec::new();
+    for record in &run.records {
+        let Record::Step(record) = record else {
+            continue;
+        };
+        let now = record.learning_rate;
+        if rate.replace(now).is_some_and(|before| before != now) {
+            marks.push((record.step as f64, format!("ε {now}")));
+        }
+    }
+    if marks.len() > MOST {
+        Vec::new()
+    } else {
+        marks
     }
 }
 
@@ -294,6 +320,19 @@ mod tests {
         assert!(learning_curves("", &[]).is_ok());
         assert!(learning_curves("empty", std::slice::from_ref(&empty)).is_ok());
         assert!(learning_curves("both", &[empty, diverged]).is_ok());
+    }
+
+    #[test]
+    fn drops_of_the_learning_rate_are_marked() {
+        let mut run = run("a", 1.0);
+        for record in &mut run.records {
+            if let Record::Step(record) = record {
+                record.learning_rate = if record.step < 200 { 0.01 } else { 0.001 };
+            }
+        }
+        let marks = learning_rates(std::slice::from_ref(&run));
+        assert_eq!(marks, [(200.0, "ε 0.001".to_string())]);
+        assert!(learning_rates(&[run.clone(), run]).is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod activations;
 mod chart;
 pub mod colour;
+pub mod comparison;
 pub mod curves;
 mod event;
 pub mod figure4;

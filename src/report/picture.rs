@@ -252,7 +252,10 @@ fn styled(area: &Area, text: &str, (x, y): (i32, i32), style: TextStyle, align: 
         Align::Right => HPos::Right,
     };
     let style = style.pos(Pos::new(across, VPos::Center));
-    area.draw_text(text, &style, at(x, y))?;
+    // plotters centres the line with its descenders; letters look centred a little lower.
+    let lower = (style.font.get_size() / 9.0) as i32;
+    let (x, y) = at(x, y);
+    area.draw_text(text, &style, (x, y + lower))?;
     Ok(())
 }
 

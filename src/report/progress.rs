@@ -20,6 +20,8 @@ pub struct Progress {
     /// What is counted, in the plural.
     unit: String,
     started: Instant,
+    /// Whether the first unit is worth a plain line at once: it shows that a run runs.
+    eager: bool,
     /// Where this process began; time before it is not part of the remaining time's estimate.
     first: u64,
     state: Mutex<State>,
@@ -49,7 +51,7 @@ struct State {
 impl Progress {
     /// Progress of a training run that has done `first` of its `steps` steps before.
     pub fn training(first: u64, steps: u64, quiet: bool) -> Self {
-        Self::new("training", "steps", first, steps, display(quiet))
+        Self::new("training", "steps", first, steps, display(quiet)).eager()
     }
 
     /// Progress of anything else: `title` ("evaluating") and `total` of `unit` ("images").
@@ -57,10 +59,16 @@ impl Progress {
         Self::new(title, unit, 0, total, display(quiet))
     }
 
+    fn eager(mut self) -> Self {
+        self.eager = true;
+        self
+    }
+
     fn new(title: &str, unit: &str, first: u64, total: u64, display: Display) -> Self {
         let progress = Progress {
             display,
             unit: unit.into(),
+            eager: false,
             started: Instant::now(),
             first,
             state: Mutex::new(State {
@@ -70,7 +78,9 @@ impl Progress {
                 ..State::default()
             }),
         };
-        progress.show(&mut lock(&progress.state), false);
+        if let Display::Bar(_) = progress.display {
+            progress.show(&mut lock(&progress.state), false);
+        }
         progress
     }
 
@@ -146,8 +156,9 @@ impl Progress {
             }
             Display::Lines { sink, every } => {
                 let due = match state.last_line {
-                    // The first step is worth a line at once: it shows that the run runs.
-                    None => state.done > self.first,
+                    None if self.eager => state.done > self.first,
+                    // Work that is soon done needs no line at all.
+                    None => self.started.elapsed() >= *every,
                     Some((when, done)) => done < state.done && (last || when.elapsed() >= *every),
                 };
                 if due {
@@ -298,10 +309,8 @@ mod tests {
             sink: Mutex::new(Box::new(sink.clone())),
             every,
         };
-        (
-            Progress::new("training", "steps", first, steps, display),
-            sink,
-        )
+        let progress = Progress::new("training", "steps", first, steps, display);
+        (progress.eager(), sink)
     }
 
     #[test]
@@ -341,6 +350,16 @@ mod tests {
         let text = sink.text();
         let shown: Vec<&str> = text.lines().map(|line| &line[..20]).collect();
         assert_eq!(shown, ["training 11/20 steps", "training 20/20 steps"]);
+    }
+
+    #[test]
+    fn short_work_that_is_only_counted_gets_no_plain_line() {
+        let (mut progress, sink) = lines(0, 3, Duration::from_secs(3600));
+        progress.eager = false;
+        progress.advance(2);
+        progress.advance(1);
+        progress.finish();
+        assert_eq!(sink.text(), "");
     }
 
     #[test]

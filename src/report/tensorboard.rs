@@ -1,7 +1,8 @@
 //! TensorBoard event files: scalars and PNG images.
 //!
 //! Written here rather than by a crate: `tensorboard-rs` calls itself inactive and brings a second
-//! `image` (0.23) and `protobuf` 2; `tfrecord` brings a few dozen crates. The format is small
+//! `image` (0.23) and `protobuf` 2; `tfrecord` 0.15 brings prost 0.12 and two more itertools, thirty
+//! crates in all. The format is small
 //! (the sibling module `event`).
 
 use std::fs::{self, File};
