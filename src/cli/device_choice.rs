@@ -31,6 +31,12 @@ pub trait Job {
     fn run<D: Device>(self, devices: Vec<D>) -> Result<Self::Output>;
 }
 
+/// What the flags, or the machine, came to.
+enum Choice {
+    Cpu { reason: String },
+    Gpus { list: Vec<usize>, reason: String },
+}
+
 impl DeviceFlags {
     /// Opens the devices for a network of so many columns, says which and why, and runs `job`.
     ///
@@ -38,25 +44,126 @@ impl DeviceFlags {
     /// `Usage` for flags that do not fit together, `Device` where a device that was asked for is
     /// not there; those of the job.
     pub fn run<J: Job>(&self, columns: usize, job: J) -> Result<J::Output> {
-        if self.gpus.is_some() && self.threads.is_some() {
-            return Err(usage("--threads goes with --cpu, not with --gpus"));
+        match self.choose(columns)? {
+            Choice::Cpu { reason } => {
+                let devices = self.open_cpu(columns)?;
+                announce(&devices, columns, &reason);
+                job.run(devices)
+            }
+            Choice::Gpus { list, reason } => gpu::run(&list, columns, &reason, job),
         }
-        self.on_cpu(columns, job, "--cpu")
     }
 
-    fn on_cpu<J: Job>(&self, columns: usize, job: J, reason: &str) -> Result<J::Output> {
+    fn choose(&self, columns: usize) -> Result<Choice> {
+        if let Some(list) = &self.gpus {
+            if self.threads.is_some() {
+                return Err(usage("--threads goes with the CPU, not with --gpus"));
+            }
+            if list.len() > columns {
+                return Err(usage(format!(
+                    "--gpus names {} GPUs for a network of {columns} column(s): give at most one a column",
+                    list.len()
+                )));
+            }
+            return Ok(Choice::Gpus {
+                list: list.clone(),
+                reason: "as --gpus says".into(),
+            });
+        }
+        if self.cpu || self.threads.is_some() {
+            return Ok(Choice::Cpu {
+                reason: "as --cpu or --threads says".into(),
+            });
+        }
+        Ok(match gpu::usable() {
+            Ok(found) => {
+                let list: Vec<usize> = found.into_iter().take(columns).collect();
+                let reason = match list.len() {
+                    1 if columns > 1 => {
+                        "the one GPU that can be used, both columns on it".to_string()
+                    }
+                    n => format!("the first {n} GPU(s) that can be used"),
+                };
+                Choice::Gpus { list, reason }
+            }
+            Err(obstacle) => Choice::Cpu { reason: obstacle },
+        })
+    }
+
+    fn open_cpu(&self, columns: usize) -> Result<Vec<CpuDevice>> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = match self.threads {
-            Some(0) => return Err(usage("--threads 0: at least one thread is needed")),
-            Some(threads) => threads,
-            None => cores,
-        };
+        let threads = self.threads.unwrap_or(cores);
+        if threads == 0 {
+            return Err(usage("--threads 0: at least one thread is needed"));
+        }
         let count = if threads == 1 { 1 } else { columns };
-        let devices = (0..count)
+        (0..count)
             .map(|i| CpuDevice::open(threads / count + usize::from(i < threads % count)))
+            .collect()
+    }
+}
+
+fn announce<D: Device>(devices: &[D], columns: usize, reason: &str) {
+    let names: Vec<String> = devices.iter().map(Device::name).collect();
+    let columns = if columns == 1 {
+        "1 column".into()
+    } else {
+        format!("{columns} columns")
+    };
+    tracing::info!("{columns} on {}: {reason}", names.join(" and "));
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use super::{Job, announce};
+    use crate::device::cuda::{CudaDevice, probe};
+    use crate::error::Result;
+
+    /// The GPUs this program can use, at least one; or why there is none, in half a sentence.
+    pub fn usable() -> std::result::Result<Vec<usize>, String> {
+        let all = probe().map_err(|_| "no NVIDIA driver here".to_string())?;
+        let good: Vec<usize> = all
+            .iter()
+            .filter(|gpu| gpu.obstacle.is_none())
+            .map(|gpu| gpu.ordinal)
+            .collect();
+        match all.iter().find_map(|gpu| gpu.obstacle.clone()) {
+            Some(obstacle) if good.is_empty() => Err(format!("the GPU cannot be used: {obstacle}")),
+            None if good.is_empty() => Err("the driver shows no GPU".into()),
+            _ => Ok(good),
+        }
+    }
+
+    pub fn run<J: Job>(list: &[usize], columns: usize, reason: &str, job: J) -> Result<J::Output> {
+        if list.len() == 2 && list[0] == list[1] {
+            tracing::warn!(
+                "GPU {} is named twice: both columns run on it, through the peer-copy path",
+                list[0]
+            );
+        }
+        let devices = list
+            .iter()
+            .map(|&ordinal| CudaDevice::open(ordinal))
             .collect::<Result<Vec<_>>>()?;
-        let names: Vec<String> = devices.iter().map(Device::name).collect();
-        tracing::info!("{columns} column(s) on {} ({reason})", names.join(" and "));
+        announce(&devices, columns, reason);
         job.run(devices)
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+mod gpu {
+    use super::Job;
+    use crate::error::{Result, device};
+
+    const ABSENT: &str = "this program was built without the feature \"cuda\"";
+
+    pub fn usable() -> std::result::Result<Vec<usize>, String> {
+        Err(ABSENT.into())
+    }
+
+    pub fn run<J: Job>(_: &[usize], _: usize, _: &str, _: J) -> Result<J::Output> {
+        Err(device(format!(
+            "{ABSENT}; build it again with --features cuda, or run with --cpu"
+        )))
     }
 }
