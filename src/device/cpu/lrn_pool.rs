@@ -68,7 +68,6 @@ pub fn forward(
 }
 
 /// Gradient of the normalisation's input.
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     team: &mut Team,
     lrn: &Lrn,

@@ -4,6 +4,9 @@
 //! Weight matrices, those of convolutions too, their momentum and their gradients are kept as
 //! panels (see [`matrix`]): they come and go through `upload_matrix` and `download_matrix`.
 
+// An operation and its operands are more than seven arguments here and there.
+#![allow(clippy::too_many_arguments)]
+
 mod activation;
 mod augment;
 mod buffer;
@@ -22,6 +25,8 @@ mod sgd;
 mod simd;
 mod softmax;
 mod team;
+mod transform;
+mod winograd;
 
 pub use augment::Input;
 pub use buffer::Buffer;

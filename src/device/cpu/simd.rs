@@ -124,9 +124,7 @@ pub trait Vector: Copy {
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
-    #[allow(dead_code)]
     unsafe fn sub(self, other: Self) -> Self;
-    #[allow(dead_code)]
     unsafe fn mul(self, other: Self) -> Self;
     /// `self · factor + sum`.
     unsafe fn mul_add(self, factor: Self, sum: Self) -> Self;
