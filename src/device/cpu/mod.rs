@@ -19,6 +19,7 @@ mod linear;
 mod local_norm;
 mod lrn;
 mod lrn_pool;
+mod lrn_row;
 mod matrix;
 mod pool;
 mod sgd;
