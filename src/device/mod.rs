@@ -9,6 +9,8 @@
 //! they may run later, so an error can surface at a later call.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod rendezvous;
 
 use crate::batch::{Batch, HostAllocator};
@@ -307,6 +309,9 @@ pub trait Device: Send + Sized {
     ) -> Result<()>;
     /// `y = factor · y` in place.
     fn scale(&mut self, elements: usize, factor: f32, y: &mut Self::Buffer) -> Result<()>;
+    /// `into = from`.
+    fn copy(&mut self, elements: usize, from: &Self::Buffer, into: &mut Self::Buffer)
+    -> Result<()>;
     /// `into = into + from`.
     fn add(&mut self, elements: usize, from: &Self::Buffer, into: &mut Self::Buffer) -> Result<()>;
 

@@ -397,6 +397,11 @@ impl Device for CpuDevice {
         Ok(())
     }
 
+    fn copy(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
+        into[..elements].copy_from_slice(&from[..elements]);
+        Ok(())
+    }
+
     fn add(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
         activation::add(&self.team.workers, from, &mut into[..elements]);
         Ok(())

@@ -1,1 +1,186 @@
-//! Virtual CUDA driver.
+//! A virtual CUDA driver for tests: `cudarc`, unmodified, finds GPUs on a machine that has none.
+//!
+//! Two shared libraries are built with this crate. [`LIBRARY`] answers to the name `libcuda.so` and holds every kernel of
+//! the project, compiled for the host; [`CUBLAS`] answers to `libcublas.so`. [`install`] loads them before `cudarc` looks
+//! for the real ones. Where a real driver is present nothing is loaded, so the same tests run on a real GPU; `VCUDA_FORCE=1`
+//! loads the virtual one even there.
+//!
+//! ```no_run
+//! let session = vcuda::session(&vcuda::Options { streams: Some(vcuda::Streams::Lazy), ..Default::default() });
+//! // … cudarc::driver::CudaContext::new(0) …
+//! assert_eq!(session.counters().host_synchronisations, 0);
+//! ```
+
+mod dynamic;
+mod options;
+
+pub use options::{AsyncCopies, Fibres, Options, Streams};
+
+use std::ffi::CString;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Path of the virtual driver; empty where it cannot be built (it needs Linux on x86-64).
+pub const LIBRARY: &str = env!("VCUDA_DRIVER");
+/// Path of the virtual cuBLAS.
+pub const CUBLAS: &str = env!("VCUDA_CUBLAS");
+/// Path of the sanitizer's library, to come before the others in `LD_PRELOAD`; empty in an ordinary build.
+pub const SANITIZER_RUNTIME: &str = env!("VCUDA_RUNTIME");
+
+/// Which driver `cudarc` finds in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// This crate's.
+    Virtual,
+    /// A real one: nothing was loaded, and options have no effect.
+    Real,
+    /// None: there is no real driver, and the virtual one could not be built.
+    None,
+}
+
+/// What the virtual driver has counted since the session began or since [`reset_counters`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Kernels that ran, those of graphs included.
+    pub launches: u64,
+    pub graph_launches: u64,
+    pub host_to_device_bytes: u64,
+    pub device_to_host_bytes: u64,
+    /// Within one device, unless asked for as a peer copy.
+    pub device_to_device_bytes: u64,
+    /// Between devices, and by `cuMemcpyPeer*` in any case.
+    pub peer_bytes: u64,
+    /// Allocations of device memory made.
+    pub allocations: u64,
+    pub live_allocations: u64,
+    pub live_bytes: u64,
+    pub peak_bytes: u64,
+    /// Calls that made the host wait for a device, synchronous copies and frees among them.
+    pub host_synchronisations: u64,
+    /// Faults of kernels, copies and frees.
+    pub faults: u64,
+}
+
+/// The virtual driver with a test's options, for one test at a time: another session waits until this one is dropped.
+pub struct Session {
+    driver: Driver,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Session {
+    /// Whether options, counters and faults mean anything.
+    pub fn is_virtual(&self) -> bool {
+        self.driver == Driver::Virtual
+    }
+
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    pub fn counters(&self) -> Counters {
+        counters()
+    }
+
+    /// The text of the last fault since the session began.
+    pub fn last_fault(&self) -> Option<String> {
+        last_fault()
+    }
+}
+
+/// Begins a session: contexts, memory, errors and counters of earlier ones are gone, and `options` hold.
+pub fn session(options: &Options) -> Session {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A failed test poisons the lock, but leaves nothing behind that the reset would not clear.
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let driver = install(&Options::default());
+    if driver == Driver::Virtual {
+        (api().reset)();
+        set(options);
+    }
+    Session {
+        driver,
+        _turn: turn,
+    }
+}
+
+/// Makes the virtual driver the one that `cudarc` will find, unless there is a real one. Call it before `cudarc`.
+pub fn install(options: &Options) -> Driver {
+    static DRIVER: OnceLock<Driver> = OnceLock::new();
+    let driver = *DRIVER.get_or_init(load);
+    if driver == Driver::Virtual {
+        set(options);
+    }
+    driver
+}
+
+/// [`install`] with the options of the environment (`VCUDA_*`).
+pub fn install_default() -> Driver {
+    install(&Options::default())
+}
+
+/// Sets what `options` names and leaves the rest.
+pub fn set(options: &Options) {
+    for (name, value) in options.pairs() {
+        let (name, value) = (CString::new(name).unwrap(), CString::new(value).unwrap());
+        let refused = (api().set_option)(name.as_ptr(), value.as_ptr());
+        assert_eq!(
+            refused, 0,
+            "the virtual driver refuses {name:?} = {value:?}"
+        );
+    }
+}
+
+/// Back to the options of the environment.
+pub fn reset_options() {
+    (api().reset_options)();
+}
+
+/// The counters of the virtual driver; all zero on a real one.
+pub fn counters() -> Counters {
+    let mut counters = Counters::default();
+    if let Some(api) = API.get() {
+        (api.counters)(&mut counters);
+    }
+    counters
+}
+
+/// Counts from zero again; what is allocated stays counted.
+pub fn reset_counters() {
+    if let Some(api) = API.get() {
+        (api.reset_counters)();
+    }
+}
+
+/// The text of the last fault: what went wrong, in which kernel, block and thread.
+pub fn last_fault() -> Option<String> {
+    let mut text = vec![0u8; 2048];
+    let length = (API.get()?.last_fault)(text.as_mut_ptr().cast(), text.len());
+    text.truncate(length.min(2047));
+    (length > 0).then(|| String::from_utf8_lossy(&text).into_owned())
+}
+
+static API: OnceLock<dynamic::Api> = OnceLock::new();
+
+fn api() -> &'static dynamic::Api {
+    API.get()
+        .expect("vcuda::install comes first, and finds no real driver")
+}
+
+/// Finds out which driver there is, and loads the virtual one if there is no other.
+fn load() -> Driver {
+    let forced = std::env::var_os("VCUDA_FORCE").is_some_and(|value| value == "1");
+    if dynamic::is_virtual_driver_loaded()
+        || (!LIBRARY.is_empty() && (forced || !dynamic::has_real_gpu()))
+    {
+        let library = std::env::var("VCUDA_LIBRARY").unwrap_or_else(|_| LIBRARY.to_string());
+        let cublas = std::env::var("VCUDA_CUBLAS_LIBRARY").unwrap_or_else(|_| CUBLAS.to_string());
+        let api = dynamic::Api::load(&library, &cublas).unwrap_or_else(|error| panic!("{error}"));
+        let _ = API.set(api);
+        return Driver::Virtual;
+    }
+    if dynamic::has_real_gpu() {
+        Driver::Real
+    } else {
+        Driver::None
+    }
+}

@@ -1,0 +1,305 @@
+// Convolution as implicit matrix products: the matrix of input patches is never built, each tile of it is gathered
+// from the images on its way to shared memory. Layouts and orders as in src/network/op.rs.
+//
+//   forward           y[pixel, output]   = sum over (row, column, map)    patch · weights
+//   backward_data     dx[pixel, map]     = sum over (row, column, output) patch of dy · transposed weights
+//   backward_weights  dw[(row, column, map), output] = sum over pixels    patch · dy, in parts that `sum_parts` adds
+//
+// Sums go in a fixed order: the same bits every time.
+#include "index.cuh"
+#include "tile.cuh"
+
+// Extents in pixels and maps; `height`, `width`, `maps` of one part of the input.
+struct ConvShape {
+    int images, height, width, maps;
+    int out_height, out_width, outputs;
+    int size, stride, pad;
+};
+
+// A pixel of the matrix's rows: the place of its image in the source, and the window's first row and column there.
+struct Patch {
+    int image, y, x;
+};
+
+// Further outside than any window reaches, and small enough for products of it to fit an int.
+constexpr int OUTSIDE = -(1 << 12);
+
+// Where this thread's elements along K stand: window row and column, map.
+struct WindowPlace {
+    int row, column, map;
+
+    __device__ __forceinline__ void start(int k, int size, int maps) {
+        row = column = 0;
+        map = k;
+        settle(size, maps);
+    }
+    __device__ __forceinline__ void settle(int size, int maps) {
+        while (map >= maps) {
+            map -= maps;
+            if (++column == size) column = 0, ++row;
+        }
+    }
+};
+
+// One thread's share of a BM x BK tile of gathered patches. `Pack` maps at a time: 4 where the number of maps is a
+// multiple of 4. Forward the window moves with (row, column), backward against them.
+template <class T, int Pack, bool Backward>
+struct Gather {
+    static constexpr int ACROSS = T::BK / Pack, DOWN = T::THREADS / ACROSS, SHARE = T::BM / DOWN;
+    float values[SHARE][Pack];
+
+    __device__ static __forceinline__ int first_k() { return static_cast<int>(threadIdx.x) % ACROSS * Pack; }
+    __device__ static __forceinline__ int first_row() { return static_cast<int>(threadIdx.x) / ACROSS; }
+
+    __device__ __forceinline__ void fetch(const float* source, const Patch* patches, const WindowPlace& at, int height,
+                                          int width, int maps, int size, int stride) {
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i) {
+            const Patch patch = patches[first_row() + i * DOWN];
+            int y = Backward ? patch.y - at.row : patch.y + at.row;
+            int x = Backward ? patch.x - at.column : patch.x + at.column;
+            bool inside = at.row < size;
+            if (Backward && stride != 1) {
+                // Only every stride-th pixel of the input met this element of the window.
+                inside = inside && y >= 0 && x >= 0 && y % stride == 0 && x % stride == 0;
+                y /= stride, x /= stride;
+            }
+            inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(height) &&
+                     static_cast<unsigned>(x) < static_cast<unsigned>(width);
+            fetch_pack<Pack>(values[i], source + patch.image + (y * width + x) * maps + at.map, inside);
+        }
+    }
+
+    __device__ __forceinline__ void store(typename T::Stage& stage) const {
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i)
+#pragma unroll
+            for (int j = 0; j < Pack; ++j) stage.a[(first_k() + j) * T::LDA + first_row() + i * DOWN] = values[i][j];
+    }
+};
+
+// Fills the block's table of patches: rows `first` and on of `images` x `rows` x `columns` pixels. A row past the end
+// gets a window that lies outside.
+template <class T>
+__device__ __forceinline__ void fill_patches(Patch* patches, int first, int images, int rows, int columns, int stride,
+                                             int shift, int image_stride) {
+    for (int i = static_cast<int>(threadIdx.x); i < T::BM; i += T::THREADS) {
+        const int pixel = first + i, image = pixel / (rows * columns), place = pixel % (rows * columns);
+        const bool inside = image < images;
+        patches[i].image = inside ? image * image_stride : 0;
+        patches[i].y = inside ? place / columns * stride + shift : OUTSIDE;
+        patches[i].x = inside ? place % columns * stride + shift : OUTSIDE;
+    }
+    __syncthreads();
+}
+
+// ---- forward ----------------------------------------------------------------------------------------------------
+
+// Tiles of patches and of weights, first of this column's maps, then of the peer's.
+template <class T, int Pack>
+struct ForwardSource {
+    const ConvShape& shape;
+    const float *x, *weights, *next_x, *next_weights;
+    const Patch* patches;
+    int first_column, k = 0;
+    WindowPlace at;
+    Gather<T, Pack, false> patch_tile;
+    RowTile<T> weight_tile;
+
+    __device__ __forceinline__ void fetch() {
+        const int depth = shape.size * shape.size * shape.maps;
+        if (k >= depth) {
+            x = next_x, weights = next_weights;
+            k = 0;
+        }
+        if (k == 0) at.start(patch_tile.first_k(), shape.size, shape.maps);
+        patch_tile.fetch(x, patches, at, shape.height, shape.width, shape.maps, shape.size, 1);
+        weight_tile.fetch(weights, k, depth, first_column, shape.outputs);
+        k += T::BK;
+        at.map += T::BK;
+        at.settle(shape.size, shape.maps);
+    }
+    __device__ __forceinline__ void store(typename T::Stage& stage) const {
+        patch_tile.store(stage);
+        weight_tile.store(stage);
+    }
+};
+
+template <class T, int Pack>
+__device__ __forceinline__ void forward(const float* x, const float* peer_x, const float* weights,
+                                        const float* peer_weights, const float* bias, float* y, int parts,
+                                        int activation, const ConvShape& shape) {
+    __shared__ typename T::Stage stages[2];
+    __shared__ Patch patches[T::BM];
+    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
+    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
+    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
+    fill_patches<T>(patches, first_row, shape.images, shape.out_height, shape.out_width, shape.stride, -shape.pad,
+                    shape.height * shape.width * shape.maps);
+
+    float sums[T::TM][T::TN] = {};
+    ForwardSource<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, first_column};
+    const int depth = shape.size * shape.size * shape.maps;
+    accumulate<T>(source, parts * ((depth + T::BK - 1) / T::BK), stages, sums);
+    write_tile<T>(y, first_row, shape.images * shape.out_height * shape.out_width, first_column, shape.outputs, false,
+                  sums, [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
+}
+
+// ---- gradient of the input --------------------------------------------------------------------------------------
+
+// Tiles of patches of dy, and of the weights with inputs and outputs changed over.
+template <class T, int Pack>
+struct BackwardSource {
+    const ConvShape& shape;
+    const float *dy, *weights;
+    const Patch* patches;
+    int first_column;
+    WindowPlace at;
+    Gather<T, Pack, true> patch_tile;
+    static constexpr int ACROSS = T::BK / Pack, DOWN = T::THREADS / ACROSS, SHARE = (T::BN + DOWN - 1) / DOWN;
+    float turned[SHARE][Pack];
+
+    __device__ __forceinline__ void fetch() {
+        patch_tile.fetch(dy, patches, at, shape.out_height, shape.out_width, shape.outputs, shape.size, shape.stride);
+        const int window = (at.row * shape.size + at.column) * shape.maps;
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i) {
+            const int map = first_column + patch_tile.first_row() + i * DOWN;
+            fetch_pack<Pack>(turned[i], weights + (window + map) * shape.outputs + at.map,
+                             map < shape.maps && at.row < shape.size);
+        }
+        at.map += T::BK;
+        at.settle(shape.size, shape.outputs);
+    }
+    __device__ __forceinline__ void store(typename T::Stage& stage) const {
+        patch_tile.store(stage);
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i) {
+            const int column = patch_tile.first_row() + i * DOWN;
+            if (T::BN % DOWN != 0 && column >= T::BN) continue;
+#pragma unroll
+            for (int j = 0; j < Pack; ++j) stage.b[(patch_tile.first_k() + j) * T::LDB + column] = turned[i][j];
+        }
+    }
+};
+
+template <class T, int Pack>
+__device__ __forceinline__ void backward_data(const float* dy, const float* weights, float* dx,
+                                              const ConvShape& shape) {
+    __shared__ typename T::Stage stages[2];
+    __shared__ Patch patches[T::BM];
+    const int column_tiles = (shape.maps + T::BN - 1) / T::BN;
+    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
+    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
+    fill_patches<T>(patches, first_row, shape.images, shape.height, shape.width, 1, shape.pad,
+                    shape.out_height * shape.out_width * shape.outputs);
+
+    float sums[T::TM][T::TN] = {};
+    BackwardSource<T, Pack> source{shape, dy, weights, patches, first_column};
+    source.at.start(source.patch_tile.first_k(), shape.size, shape.outputs);
+    const int depth = shape.size * shape.size * shape.outputs;
+    accumulate<T>(source, (depth + T::BK - 1) / T::BK, stages, sums);
+    write_tile<T>(dx, first_row, shape.images * shape.height * shape.width, first_column, shape.maps, false, sums,
+                  [](int, float sum, float) { return sum; });
+}
+
+// ---- gradient of the weights ------------------------------------------------------------------------------------
+
+// Tiles of patches with pixels along K, and of dy. A thread's place in the window never changes.
+template <class T, int Pack>
+struct WeightSource {
+    const ConvShape& shape;
+    const float *x, *dy;
+    Divider image_pixels, row_pixels;
+    int pixel, end, first_column;
+    WindowPlace at;
+    static constexpr int ACROSS = T::BM / Pack, DOWN = T::THREADS / ACROSS, SHARE = T::BK / DOWN;
+    float values[SHARE][Pack];
+    RowTile<T> gradient_tile;
+
+    __device__ static __forceinline__ int first_m() { return static_cast<int>(threadIdx.x) % ACROSS * Pack; }
+
+    __device__ __forceinline__ void fetch() {
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i) {
+            int place = pixel + static_cast<int>(threadIdx.x) / ACROSS + i * DOWN;
+            bool inside = place < end && at.row < shape.size;
+            const int image = image_pixels.take(place), row = row_pixels.take(place);
+            const int y = row * shape.stride - shape.pad + at.row, x_ = place * shape.stride - shape.pad + at.column;
+            inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(shape.height) &&
+                     static_cast<unsigned>(x_) < static_cast<unsigned>(shape.width);
+            fetch_pack<Pack>(values[i], x + ((image * shape.height + y) * shape.width + x_) * shape.maps + at.map,
+                             inside);
+        }
+        gradient_tile.fetch(dy, pixel, end, first_column, shape.outputs);
+        pixel += T::BK;
+    }
+    __device__ __forceinline__ void store(typename T::Stage& stage) const {
+#pragma unroll
+        for (int i = 0; i < SHARE; ++i) {
+            float* to = &stage.a[(static_cast<int>(threadIdx.x) / ACROSS + i * DOWN) * T::LDA + first_m()];
+            if constexpr (Pack == 4)
+                *reinterpret_cast<float4*>(to) = make_float4(values[i][0], values[i][1], values[i][2], values[i][3]);
+            else
+                *to = values[i][0];
+        }
+        gradient_tile.store(stage);
+    }
+};
+
+// Block (tile, part): the tile's sum over the pixels of one part, `pixels_per_part` of them, a multiple of BK. With
+// several parts, part p goes to slab p of `to`; else `to` is the gradient itself.
+template <class T, int Pack>
+__device__ __forceinline__ void backward_weights(const float* x, const float* dy, float* to, int pixels_per_part,
+                                                 int accumulate_into, Divider image_pixels, Divider row_pixels,
+                                                 const ConvShape& shape) {
+    __shared__ typename T::Stage stages[2];
+    const int depth = shape.size * shape.size * shape.maps;
+    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
+    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
+    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
+    const int pixels = shape.images * shape.out_height * shape.out_width;
+    const int begin = static_cast<int>(blockIdx.y) * pixels_per_part;
+    const int end = min(begin + pixels_per_part, pixels);
+
+    float sums[T::TM][T::TN] = {};
+    WeightSource<T, Pack> source{shape, x, dy, image_pixels, row_pixels, begin, end, first_column};
+    source.at.start(first_row + source.first_m(), shape.size, shape.maps);
+    accumulate<T>(source, (end - begin + T::BK - 1) / T::BK, stages, sums);
+    write_tile<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, first_row, depth, first_column,
+                  shape.outputs, accumulate_into != 0, sums,
+                  [](int, float sum, float old) { return sum + old; });
+}
+
+// ---- kernels ----------------------------------------------------------------------------------------------------
+
+// Tiles of 64, 48 and 32 columns: the least that the number of maps wastes little of.
+using Tile64 = Tile<128, 64, 16, 8, 8, 4>;
+using Tile48 = Tile<128, 48, 16, 8, 6, 2>;
+using Tile32 = Tile<128, 32, 16, 8, 4, 4>;
+
+// Packed: the number of maps gathered is a multiple of 4.
+#define CONV_KERNELS(columns, suffix, pack)                                                                            \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+        conv_forward_##columns##suffix(const float* x, const float* peer_x, const float* weights,                      \
+                                       const float* peer_weights, const float* bias, float* y, int parts,              \
+                                       int activation, ConvShape shape) {                                              \
+        forward<Tile##columns, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape);             \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+        conv_backward_data_##columns##suffix(const float* dy, const float* weights, float* dx, ConvShape shape) {      \
+        backward_data<Tile##columns, pack>(dy, weights, dx, shape);                                                    \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+        conv_backward_weights_##columns##suffix(const float* x, const float* dy, float* to, int pixels_per_part,       \
+                                                int accumulate_into, Divider image_pixels, Divider row_pixels,         \
+                                                ConvShape shape) {                                                     \
+        backward_weights<Tile##columns, pack>(x, dy, to, pixels_per_part, accumulate_into, image_pixels, row_pixels,   \
+                                              shape);                                                                  \
+    }
+
+CONV_KERNELS(64, _packed, 4)
+CONV_KERNELS(48, _packed, 4)
+CONV_KERNELS(32, _packed, 4)
+CONV_KERNELS(48, , 1)
+CONV_KERNELS(32, , 1)

@@ -1,0 +1,72 @@
+// Index arithmetic and small numeric helpers that several kernels share.
+#pragma once
+
+#include "common.cuh"
+
+// Division of 0 <= n < 2^31 by a number known at launch: a multiplication and a shift. The host fills it in
+// (src/device/cuda/geometry.rs).
+struct Divider {
+    unsigned divisor, multiplier, shift;
+
+    __device__ __forceinline__ int quotient(int n) const {
+        const unsigned long long product = static_cast<unsigned long long>(static_cast<unsigned>(n)) * multiplier;
+        return static_cast<int>(product >> shift);
+    }
+    // Divides `n` and leaves the remainder in it.
+    __device__ __forceinline__ int take(int& n) const {
+        const int q = quotient(n);
+        n -= q * static_cast<int>(divisor);
+        return q;
+    }
+};
+
+// Number of this thread in a one-dimensional grid; the host keeps it below 2^31.
+__device__ __forceinline__ int global_thread() { return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); }
+
+// How activations are told to a kernel.
+constexpr int ACTIVATION_NONE = 0, ACTIVATION_RELU = 1, ACTIVATION_TANH = 2;
+
+// A NaN stays a NaN, so that it is seen in the loss.
+__device__ __forceinline__ float activate(int activation, float value) {
+    if (activation == ACTIVATION_RELU) return value < 0.0f ? 0.0f : value;
+    if (activation == ACTIVATION_TANH) return tanhf(value);
+    return value;
+}
+
+// The derivative, told from the activation's output `y`.
+__device__ __forceinline__ float activation_slope(int activation, float y) {
+    if (activation == ACTIVATION_RELU) return y > 0.0f ? 1.0f : 0.0f;
+    if (activation == ACTIVATION_TANH) return 1.0f - y * y;
+    return 1.0f;
+}
+
+// Four neighbouring floats of an array of `elements`; at its end, as many as are left.
+struct Quad {
+    float v[4];
+};
+
+// Place of this thread's quad.
+__device__ __forceinline__ int quad_start() { return global_thread() * 4; }
+
+__device__ __forceinline__ Quad load_quad(const float* from, int first, int elements) {
+    Quad quad = {};
+    if (first + 4 <= elements) {
+        const float4 v = *reinterpret_cast<const float4*>(from + first);
+        quad.v[0] = v.x, quad.v[1] = v.y, quad.v[2] = v.z, quad.v[3] = v.w;
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (first + i < elements) quad.v[i] = from[first + i];
+    }
+    return quad;
+}
+
+__device__ __forceinline__ void store_quad(float* to, int first, int elements, const Quad& quad) {
+    if (first + 4 <= elements) {
+        *reinterpret_cast<float4*>(to + first) = make_float4(quad.v[0], quad.v[1], quad.v[2], quad.v[3]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (first + i < elements) to[first + i] = quad.v[i];
+    }
+}

@@ -1,0 +1,59 @@
+// Max pooling. Forward one thread an output, backward one thread an input that gathers: no atomics.
+#include "pool.cuh"
+
+extern "C" __global__ void __launch_bounds__(256)
+    pool_forward(const float* __restrict__ x, float* __restrict__ y, int elements, PoolShape shape, Divider maps,
+                 Divider out_width, Divider out_height) {
+    const int number = global_thread();
+    if (number >= elements) return;
+    int map = number;
+    int column = maps.take(map);
+    int row = out_width.take(column);
+    const int image = out_height.take(row);
+    const int top = row * shape.stride - shape.pad, left = column * shape.stride - shape.pad;
+    const float* source = x + image * shape.height * shape.width * shape.maps + map;
+    float best = -INFINITY;
+    for (int r = max(top, 0); r < min(top + shape.size, shape.height); ++r)
+        for (int c = max(left, 0); c < min(left + shape.size, shape.width); ++c) {
+            const float value = source[(r * shape.width + c) * shape.maps];
+            if (exceeds(value, best)) best = value;
+        }
+    y[number] = best;
+}
+
+// Whether no pixel of the window before (row, column), in row-major order, has the value `best`.
+__device__ __forceinline__ bool is_first(const float* source, const PoolShape& shape, int top, int left, int row,
+                                         int column, float best) {
+    for (int r = max(top, 0); r <= row; ++r) {
+        const int end = r == row ? column : min(left + shape.size, shape.width);
+        for (int c = max(left, 0); c < end; ++c)
+            if (source[(r * shape.width + c) * shape.maps] == best) return false;
+    }
+    return true;
+}
+
+// Sums `dy` of the windows whose first maximum this input is.
+extern "C" __global__ void __launch_bounds__(256)
+    pool_backward(const float* __restrict__ x, const float* __restrict__ y, const float* __restrict__ dy,
+                  float* __restrict__ dx, int elements, PoolShape shape, Divider maps, Divider width, Divider height) {
+    const int number = global_thread();
+    if (number >= elements) return;
+    int map = number;
+    int column = maps.take(map);
+    int row = width.take(column);
+    const int image = height.take(row);
+    const float* source = x + image * shape.height * shape.width * shape.maps + map;
+    const int outputs = image * shape.out_height * shape.out_width * shape.maps + map;
+    const float value = x[number];
+    const int first_p = max(0, (row + shape.pad - shape.size + shape.stride) / shape.stride);
+    const int first_q = max(0, (column + shape.pad - shape.size + shape.stride) / shape.stride);
+    float sum = 0.0f;
+    for (int p = first_p; p <= min((row + shape.pad) / shape.stride, shape.out_height - 1); ++p)
+        for (int q = first_q; q <= min((column + shape.pad) / shape.stride, shape.out_width - 1); ++q) {
+            const int output = outputs + (p * shape.out_width + q) * shape.maps;
+            if (y[output] == value && is_first(source, shape, p * shape.stride - shape.pad,
+                                               q * shape.stride - shape.pad, row, column, value))
+                sum += dy[output];
+        }
+    dx[number] = sum;
+}

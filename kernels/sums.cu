@@ -1,0 +1,48 @@
+// Sums over many rows in two stages, each in a fixed order: the same bits every time, which atomic additions of floats
+// would not give.
+#include "index.cuh"
+
+constexpr int SUM_COLUMNS = 32, SUM_ROWS = 8;
+
+// Block (c, p): the sums of 32 columns over the rows of part p, to row p of `to`. 8 rows are read side by side.
+extern "C" __global__ void __launch_bounds__(256)
+    column_sums(const float* __restrict__ matrix, float* __restrict__ to, int rows, int columns, int rows_per_part,
+                int accumulate) {
+    __shared__ float sums[SUM_ROWS][SUM_COLUMNS];
+    const int across = static_cast<int>(threadIdx.x) % SUM_COLUMNS, down = static_cast<int>(threadIdx.x) / SUM_COLUMNS;
+    const int column = static_cast<int>(blockIdx.x) * SUM_COLUMNS + across;
+    const int begin = static_cast<int>(blockIdx.y) * rows_per_part, end = min(begin + rows_per_part, rows);
+
+    float sum = 0.0f;
+    if (column < columns)
+        for (int row = begin + down; row < end; row += SUM_ROWS) sum += matrix[row * columns + column];
+    sums[down][across] = sum;
+    __syncthreads();
+    if (down == 0 && column < columns) {
+        for (int i = 1; i < SUM_ROWS; ++i) sum += sums[i][across];
+        float* place = to + static_cast<int>(blockIdx.y) * columns + column;
+        *place = accumulate ? *place + sum : sum;
+    }
+}
+
+// to = sum of `parts` slabs of `elements`, added to what is there if asked for. One thread for four elements.
+extern "C" __global__ void __launch_bounds__(256)
+    sum_parts(const float* __restrict__ slabs, float* __restrict__ to, int parts, int elements, int accumulate) {
+    const int first = quad_start();
+    if (first >= elements) return;
+    Quad sum = accumulate ? load_quad(to, first, elements) : Quad{};
+    const bool aligned = elements % 4 == 0;
+    for (int part = 0; part < parts; ++part) {
+        const float* slab = slabs + static_cast<size_t>(part) * elements;
+        if (aligned) {
+            const Quad quad = load_quad(slab, first, elements);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum.v[i] += quad.v[i];
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (first + i < elements) sum.v[i] += slab[first + i];
+        }
+    }
+    store_quad(to, first, elements, sum);
+}

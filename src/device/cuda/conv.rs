@@ -1,0 +1,281 @@
+//! Convolution; `kernels/conv.cu`.
+
+use super::geometry::{Divider, Pointer, activation_code, argument_types, int};
+use super::module::{Grid, Kernel, Kernels, arguments};
+use super::{Buffer, CudaDevice};
+use crate::error::{Result, device};
+use crate::network::op::Conv;
+
+/// Rows of a block's tile, its depth, and its threads, as in the kernels.
+const TILE_ROWS: usize = 128;
+const TILE_DEPTH: usize = 16;
+const THREADS: u32 = 128;
+
+/// `kernels/conv.cu`'s `ConvShape`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct ConvShape {
+    images: i32,
+    height: i32,
+    width: i32,
+    maps: i32,
+    out_height: i32,
+    out_width: i32,
+    outputs: i32,
+    size: i32,
+    stride: i32,
+    pad: i32,
+}
+argument_types!(ConvShape);
+
+impl ConvShape {
+    /// Also makes sure that every index of the operation fits 32 bits.
+    fn new(op: &Conv, images: usize) -> Result<Self> {
+        int(images * op.input.len())?;
+        int(images * op.output.len())?;
+        int(op.depth() * op.output.maps)?;
+        if op.window.size > 1024 {
+            return Err(device(format!(
+                "a convolution of {} pixels is more than kernels can do (1024)",
+                op.window.size
+            )));
+        }
+        Ok(ConvShape {
+            images: int(images)?,
+            height: int(op.input.height)?,
+            width: int(op.input.width)?,
+            maps: int(op.input.maps)?,
+            out_height: int(op.output.height)?,
+            out_width: int(op.output.width)?,
+            outputs: int(op.output.maps)?,
+            size: int(op.window.size)?,
+            stride: int(op.window.stride)?,
+            pad: int(op.window.pad)?,
+        })
+    }
+}
+
+/// Which of a kernel's variants serves: the width of its tiles, and whether maps are gathered by fours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Variant {
+    Packed64,
+    Packed48,
+    Packed32,
+    Single48,
+    Single32,
+}
+
+impl Variant {
+    /// For `columns` of outputs and a number of `gathered` maps: the widest tile that wastes least.
+    fn choose(columns: usize, gathered: usize) -> Self {
+        let wasted = |tile: usize| columns.next_multiple_of(tile) - columns;
+        if !gathered.is_multiple_of(4) {
+            if wasted(32) < wasted(48) {
+                Variant::Single32
+            } else {
+                Variant::Single48
+            }
+        } else if wasted(64) <= wasted(48).min(wasted(32)) {
+            Variant::Packed64
+        } else if wasted(48) <= wasted(32) {
+            Variant::Packed48
+        } else {
+            Variant::Packed32
+        }
+    }
+
+    fn tile_columns(self) -> usize {
+        match self {
+            Variant::Packed64 => 64,
+            Variant::Packed48 | Variant::Single48 => 48,
+            Variant::Packed32 | Variant::Single32 => 32,
+        }
+    }
+
+    /// Tiles of a matrix.
+    fn tiles(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(TILE_ROWS) * columns.div_ceil(self.tile_columns())
+    }
+
+    fn forward(self, kernels: &Kernels) -> &Kernel {
+        match self {
+            Variant::Packed64 => &kernels.conv_forward_64_packed,
+            Variant::Packed48 => &kernels.conv_forward_48_packed,
+            Variant::Packed32 => &kernels.conv_forward_32_packed,
+            Variant::Single48 => &kernels.conv_forward_48,
+            Variant::Single32 => &kernels.conv_forward_32,
+        }
+    }
+
+    fn backward_data(self, kernels: &Kernels) -> &Kernel {
+        match self {
+            Variant::Packed64 => &kernels.conv_backward_data_64_packed,
+            Variant::Packed48 => &kernels.conv_backward_data_48_packed,
+            Variant::Packed32 => &kernels.conv_backward_data_32_packed,
+            Variant::Single48 => &kernels.conv_backward_data_48,
+            Variant::Single32 => &kernels.conv_backward_data_32,
+        }
+    }
+
+    fn backward_weights(self, kernels: &Kernels) -> &Kernel {
+        match self {
+            Variant::Packed64 => &kernels.conv_backward_weights_64_packed,
+            Variant::Packed48 => &kernels.conv_backward_weights_48_packed,
+            Variant::Packed32 => &kernels.conv_backward_weights_32_packed,
+            Variant::Single48 => &kernels.conv_backward_weights_48,
+            Variant::Single32 => &kernels.conv_backward_weights_32,
+        }
+    }
+}
+
+impl CudaDevice {
+    pub(super) fn launch_conv_forward(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        x: &[&Buffer],
+        weights: &[&Buffer],
+        bias: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let shape = ConvShape::new(op, images)?;
+        let [x, peer_x] = self.parts(op.parts, x, images * op.input.len())?;
+        let [w, peer_w] = self.parts(op.parts, weights, op.depth() * op.output.maps)?;
+        let bias = self.input(bias, op.output.maps)?;
+        let y = self.output(y, images * op.output.len())?;
+        let (parts, activation) = (int(op.parts)?, activation_code(op.activation));
+        let variant = Variant::choose(op.output.maps, op.input.maps);
+        let tiles = variant.tiles(images * op.output.pixels(), op.output.maps);
+        // SAFETY: every buffer was checked to hold what the shape says.
+        unsafe {
+            self.launch(
+                variant.forward(&self.kernels),
+                Grid {
+                    blocks: [tiles, 1, 1],
+                    threads: THREADS,
+                },
+                arguments![x, peer_x, w, peer_w, bias, y, parts, activation, shape],
+            )
+        }
+    }
+
+    pub(super) fn launch_conv_backward_data(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        dy: &Buffer,
+        weights: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        let shape = ConvShape::new(op, images)?;
+        let dy = self.input(dy, images * op.output.len())?;
+        let weights = self.input(weights, op.depth() * op.output.maps)?;
+        let dx = self.output(dx, images * op.input.len())?;
+        let variant = Variant::choose(op.input.maps, op.output.maps);
+        let tiles = variant.tiles(images * op.input.pixels(), op.input.maps);
+        // SAFETY: every buffer was checked to hold what the shape says.
+        unsafe {
+            self.launch(
+                variant.backward_data(&self.kernels),
+                Grid {
+                    blocks: [tiles, 1, 1],
+                    threads: THREADS,
+                },
+                arguments![dy, weights, dx, shape],
+            )
+        }
+    }
+
+    pub(super) fn launch_conv_backward_weights(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        accumulate: bool,
+        gradient: &mut Buffer,
+    ) -> Result<()> {
+        let shape = ConvShape::new(op, images)?;
+        let elements = op.depth() * op.output.maps;
+        let (x, dy) = (
+            self.input(x, images * op.input.len())?,
+            self.input(dy, images * op.output.len())?,
+        );
+        let gradient = self.output(gradient, elements)?;
+        let variant = Variant::choose(op.output.maps, op.input.maps);
+        let tiles = variant.tiles(op.depth(), op.output.maps);
+        let (parts, share) = self.split(images * op.output.pixels(), tiles);
+        let to = if parts == 1 {
+            gradient
+        } else {
+            self.workspace(parts * elements * 4)?
+        };
+        let directly = i32::from(accumulate && parts == 1);
+        let (pixels, row) = (
+            Divider::new(op.output.pixels())?,
+            Divider::new(op.output.width)?,
+        );
+        let share = int(share)?;
+        // SAFETY: every buffer was checked to hold what the shape says, `to` a gradient for each part.
+        unsafe {
+            self.launch(
+                variant.backward_weights(&self.kernels),
+                Grid {
+                    blocks: [tiles, parts, 1],
+                    threads: THREADS,
+                },
+                arguments![x, dy, to, share, directly, pixels, row, shape],
+            )
+        }?;
+        if parts > 1 {
+            // SAFETY: the work space holds the parts just written, the gradient was checked.
+            unsafe { self.launch_sum_parts(to, gradient, parts, elements, accumulate) }?;
+        }
+        Ok(())
+    }
+
+    /// Into how many parts to cut a sum over `pixels` so that `tiles` tiles occupy the GPU, and the pixels of a part.
+    fn split(&self, pixels: usize, tiles: usize) -> (usize, usize) {
+        // Three to four blocks are resident on a multiprocessor; a part of fewer pixels is mostly overhead.
+        let most = (4 * self.multiprocessors).div_ceil(tiles.max(1));
+        let parts = (pixels / (16 * TILE_DEPTH)).clamp(1, most);
+        let share = pixels
+            .div_ceil(parts)
+            .next_multiple_of(TILE_DEPTH)
+            .max(TILE_DEPTH);
+        (pixels.div_ceil(share).max(1), share)
+    }
+
+    /// The places of one buffer per part, the second one null if there is one part.
+    pub(super) fn parts(
+        &self,
+        parts: usize,
+        buffers: &[&Buffer],
+        elements: usize,
+    ) -> Result<[Pointer; 2]> {
+        match (parts, buffers) {
+            (1, [own]) => Ok([self.input(own, elements)?, Pointer::NULL]),
+            (2, [own, peer]) => Ok([self.input(own, elements)?, self.input(peer, elements)?]),
+            _ => Err(device(format!(
+                "{}: an operation of {parts} parts was given {} buffers (1 or 2 columns are possible)",
+                self.home.name,
+                buffers.len()
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_alexnets_layers_without_waste() {
+        let choices = [(48, 3), (128, 48), (192, 128), (192, 192), (128, 192)]
+            .map(|(n, maps)| Variant::choose(n, maps));
+        use Variant::*;
+        assert_eq!(choices, [Single48, Packed64, Packed64, Packed64, Packed64]);
+        assert_eq!(Variant::choose(96, 32), Packed48);
+        assert_eq!(Variant::choose(12, 3), Single32);
+    }
+}

@@ -1,0 +1,116 @@
+//! Dropout; `kernels/dropout.cu`.
+
+use super::geometry::{Divider, Pointer, argument_types, int};
+use super::module::{Grid, arguments};
+use super::{Buffer, CudaDevice};
+use crate::device::Mask;
+use crate::error::Result;
+use crate::network::op::Dropout;
+
+/// `kernels/dropout.cu`'s `DropoutPlace`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct DropoutPlace {
+    units: Divider,
+    first_unit: u32,
+    all_units: u32,
+    first_image: u32,
+}
+
+/// `kernels/dropout.cu`'s `DropoutStream`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct DropoutStream {
+    key: [u32; 2],
+    step: u64,
+    lane: u32,
+    threshold: u32,
+}
+argument_types!(DropoutPlace, DropoutStream);
+
+impl CudaDevice {
+    pub(super) fn launch_dropout_forward(
+        &mut self,
+        op: &Dropout,
+        images: usize,
+        mask: &Mask<'_, Buffer>,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let elements = images * op.units;
+        let (given, place, stream) = self.dropout_arguments(op, elements, mask)?;
+        let (y, count, factor) = (
+            self.output(y, elements)?,
+            int(elements)?,
+            op.training_scale(),
+        );
+        // SAFETY: the buffers were checked to hold `elements`.
+        unsafe {
+            self.launch(
+                &self.kernels.dropout_forward,
+                Grid::for_each(elements),
+                arguments![y, given, count, factor, place, stream],
+            )
+        }
+    }
+
+    pub(super) fn launch_dropout_backward(
+        &mut self,
+        op: &Dropout,
+        images: usize,
+        mask: &Mask<'_, Buffer>,
+        y: &mut Buffer,
+        dy: &mut Buffer,
+    ) -> Result<()> {
+        let elements = images * op.units;
+        let (given, place, stream) = self.dropout_arguments(op, elements, mask)?;
+        let (y, dy, count) = (
+            self.output(y, elements)?,
+            self.output(dy, elements)?,
+            int(elements)?,
+        );
+        let factor = op.training_scale();
+        let unscale = 1.0 / factor;
+        // SAFETY: the buffers were checked to hold `elements`.
+        unsafe {
+            self.launch(
+                &self.kernels.dropout_backward,
+                Grid::for_each(elements),
+                arguments![y, dy, given, count, factor, unscale, place, stream],
+            )
+        }
+    }
+
+    /// The given mask or null, and where the counted one's words stand.
+    fn dropout_arguments(
+        &self,
+        op: &Dropout,
+        elements: usize,
+        mask: &Mask<'_, Buffer>,
+    ) -> Result<(Pointer, DropoutPlace, DropoutStream)> {
+        let mut place = DropoutPlace {
+            units: Divider::new(op.units)?,
+            first_unit: int(op.first_unit)? as u32,
+            all_units: int(op.all_units)? as u32,
+            first_image: 0,
+        };
+        let mut stream = DropoutStream {
+            key: [0; 2],
+            step: 0,
+            lane: 0,
+            threshold: op.threshold(),
+        };
+        match mask {
+            Mask::Given(buffer) => Ok((self.input(buffer, elements)?, place, stream)),
+            Mask::Counter {
+                key,
+                lane,
+                step,
+                first_image,
+            } => {
+                place.first_image = int(*first_image)? as u32;
+                (stream.key, stream.step, stream.lane) = (key.0, *step, *lane);
+                Ok((Pointer::NULL, place, stream))
+            }
+        }
+    }
+}

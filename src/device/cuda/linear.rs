@@ -1,0 +1,137 @@
+//! Fully connected layers: cuBLAS multiplies, `kernels/linear.cu` does the rest.
+
+use super::cublas::Matrix;
+use super::geometry::{Divider, activation_code, int};
+use super::module::{Grid, arguments};
+use super::{Buffer, CudaDevice};
+use crate::device::Sink;
+use crate::error::Result;
+use crate::network::op::{Linear, Sgd};
+
+impl CudaDevice {
+    pub(super) fn launch_linear_forward(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        x: &[&Buffer],
+        weights: &[&Buffer],
+        bias: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let (depth, outputs, elements) = (op.depth(), op.outputs, images * op.outputs);
+        let x = self.parts(op.parts, x, images * depth)?;
+        let weights = self.parts(op.parts, weights, depth * outputs)?;
+        let (bias, y) = (self.input(bias, outputs)?, self.output(y, elements)?);
+        if elements == 0 {
+            return Ok(());
+        }
+        for (part, (x, w)) in x.into_iter().zip(weights).take(op.parts).enumerate() {
+            let (x, w) = (Matrix::new(x, depth), Matrix::new(w, outputs));
+            let keep = if part == 0 { 0.0 } else { 1.0 };
+            // SAFETY: the buffers were checked to hold matrices of these sizes.
+            unsafe {
+                self.blas
+                    .multiply([images, depth, outputs], 1.0, x, w, keep, y)
+            }?;
+        }
+        let (count, code, divider) = (
+            int(elements)?,
+            activation_code(op.activation),
+            Divider::new(outputs)?,
+        );
+        // SAFETY: as above.
+        unsafe {
+            self.launch(
+                &self.kernels.linear_bias,
+                Grid::for_each(elements),
+                arguments![y, bias, count, code, divider],
+            )
+        }
+    }
+
+    pub(super) fn launch_linear_backward_data(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        dy: &Buffer,
+        weights: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        let (depth, outputs) = (op.depth(), op.outputs);
+        let dy = Matrix::new(self.input(dy, images * outputs)?, outputs);
+        let weights = Matrix::new(self.input(weights, depth * outputs)?, outputs);
+        let dx = self.output(dx, images * depth)?;
+        if images == 0 {
+            return Ok(());
+        }
+        // SAFETY: the buffers were checked to hold matrices of these sizes.
+        unsafe {
+            self.blas.multiply(
+                [images, outputs, depth],
+                1.0,
+                dy,
+                weights.transposed(),
+                0.0,
+                dx,
+            )
+        }
+    }
+
+    pub(super) fn launch_linear_backward_weights(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        sink: Sink<'_, Buffer>,
+    ) -> Result<()> {
+        let (depth, outputs) = (op.depth(), op.outputs);
+        let x = Matrix::new(self.input(x, images * depth)?, depth).transposed();
+        let dy = Matrix::new(self.input(dy, images * outputs)?, outputs);
+        let sizes = [depth, images, outputs];
+        match sink {
+            Sink::Gradient { into, accumulate } => {
+                let into = self.output(into, depth * outputs)?;
+                let keep = if accumulate { 1.0 } else { 0.0 };
+                // SAFETY: the buffers were checked to hold matrices of these sizes.
+                unsafe { self.blas.multiply(sizes, 1.0, x, dy, keep, into) }
+            }
+            Sink::Update {
+                weights,
+                momentum,
+                sgd,
+            } => {
+                let place = self.output(momentum, depth * outputs)?;
+                // The product goes straight into v = momentum·v − rate·gradient; the rest of the rule follows.
+                // SAFETY: as above.
+                unsafe {
+                    self.blas
+                        .multiply(sizes, -sgd.rate, x, dy, sgd.momentum, place)
+                }?;
+                self.launch_linear_update(depth * outputs, weights, momentum, sgd)
+            }
+        }
+    }
+
+    fn launch_linear_update(
+        &mut self,
+        elements: usize,
+        weights: &mut Buffer,
+        momentum: &mut Buffer,
+        sgd: Sgd,
+    ) -> Result<()> {
+        let (w, v) = (
+            self.output(weights, elements)?,
+            self.output(momentum, elements)?,
+        );
+        let (count, decay_rate) = (int(elements)?, sgd.decay * sgd.rate);
+        // SAFETY: both buffers were checked to hold `elements`.
+        unsafe {
+            self.launch(
+                &self.kernels.linear_update,
+                Grid::for_quads(elements),
+                arguments![w, v, count, decay_rate],
+            )
+        }
+    }
+}

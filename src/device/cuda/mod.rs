@@ -1,0 +1,183 @@
+//! NVIDIA GPUs, through the CUDA driver and the kernels in `kernels/`: one file per operation, of the same stem.
+//!
+//! A device has four streams: one computes, one uploads input, and one each sends to and receives from other devices
+//! ([`exchange`]). Nothing orders them but events; cudarc's own tracking is off. Every buffer is plain device memory,
+//! which peer access opens to other GPUs.
+
+mod activation;
+mod arithmetic;
+mod augment;
+mod conv;
+mod cublas;
+mod dropout;
+mod exchange;
+mod geometry;
+mod input;
+mod linear;
+mod local_norm;
+mod lrn;
+mod lrn_pool;
+mod memory;
+mod module;
+mod operations;
+pub mod peer;
+mod pool;
+pub mod probe;
+pub mod report;
+mod sgd;
+mod softmax;
+mod sums;
+
+pub use exchange::Mailbox;
+pub use input::Input;
+pub use memory::Buffer;
+pub use peer::{PeerReport, prove};
+pub use probe::{GpuInfo, probe};
+pub use report::{KernelReport, has_kernels};
+pub use softmax::Tally;
+
+use crate::error::{Result, device};
+use cublas::Cublas;
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+use geometry::Pointer;
+use memory::{Home, Memory};
+use module::{Grid, Kernel, Kernels};
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// One GPU, opened for one column.
+pub struct CudaDevice {
+    home: Arc<Home>,
+    kernels: Kernels,
+    // Before the streams, so that it is dropped first.
+    blas: Cublas,
+    compute: Arc<CudaStream>,
+    uploads: Arc<CudaStream>,
+    outgoing: Arc<CudaStream>,
+    incoming: Arc<CudaStream>,
+    /// Grows to the largest need; contents last as long as one operation.
+    workspace: Option<Memory>,
+    multiprocessors: usize,
+    /// What was found out about copies to other devices, by the GPU's number.
+    peers: Vec<(usize, PeerReport)>,
+}
+
+impl CudaDevice {
+    /// Opens GPU number `ordinal`, as `CUDA_VISIBLE_DEVICES` numbers them. The same GPU may be opened twice.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        let info = probe::usable(ordinal)?;
+        let opened = CudaContext::new(ordinal);
+        let context = opened
+            .map_err(|e| device(format!("GPU {ordinal}, {}: {}", info, memory::describe(e))))?;
+        let home = Home::new(context, ordinal, format!("GPU {ordinal}, {info}"));
+        // SAFETY: all ordering between streams is by our own events.
+        unsafe { home.context.disable_event_tracking() };
+        let stream = || home.check("creating a stream", home.context.new_stream());
+        let compute = stream()?;
+        let multiprocessors = home.check(
+            "asking for multiprocessors",
+            home.context
+                .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
+        )?;
+        Ok(CudaDevice {
+            kernels: Kernels::load(&home)?,
+            blas: Cublas::open(&home, &compute)?,
+            uploads: stream()?,
+            outgoing: stream()?,
+            incoming: stream()?,
+            compute,
+            workspace: None,
+            multiprocessors: multiprocessors.max(1) as usize,
+            peers: Vec::new(),
+            home,
+        })
+    }
+
+    /// The GPU's number.
+    pub fn ordinal(&self) -> usize {
+        self.home.ordinal
+    }
+
+    /// Where an operation reads `elements` of `buffer`.
+    fn input(&self, buffer: &Buffer, elements: usize) -> Result<Pointer> {
+        buffer.checked(&self.home, elements)
+    }
+
+    /// Where an operation writes `elements` of `buffer`, once copies that still read it are done.
+    fn output(&self, buffer: &mut Buffer, elements: usize) -> Result<Pointer> {
+        for reader in buffer.take_readers() {
+            self.wait(&self.compute, &reader)?;
+        }
+        buffer.checked(&self.home, elements)
+    }
+
+    /// Makes what is issued to `stream` later wait for `event`.
+    fn wait(&self, stream: &CudaStream, event: &CudaEvent) -> Result<()> {
+        self.home.check("waiting for an event", stream.wait(event))
+    }
+
+    /// Lets `event` happen when what was issued to `stream` is done.
+    fn record(&self, event: &CudaEvent, stream: &CudaStream) -> Result<()> {
+        self.home.check("recording an event", event.record(stream))
+    }
+
+    /// An event for ordering, of this GPU's context.
+    fn event(&self) -> Result<Arc<CudaEvent>> {
+        Ok(Arc::new(self.home.check(
+            "creating an event",
+            self.home.context.new_event(None),
+        )?))
+    }
+
+    /// Waits until everything issued to the compute stream is done.
+    fn finish(&self) -> Result<()> {
+        self.home.check("running", self.compute.synchronize())
+    }
+
+    /// Launches a kernel on the compute stream.
+    ///
+    /// # Safety
+    /// As [`Kernel::launch`].
+    unsafe fn launch(
+        &self,
+        kernel: &Kernel,
+        grid: Grid,
+        arguments: &mut [*mut c_void],
+    ) -> Result<()> {
+        // SAFETY: the caller's word.
+        unsafe { kernel.launch(&self.home, &self.compute, grid, arguments) }
+    }
+
+    /// Copies within this GPU, on the compute stream.
+    fn copy_elements(&mut self, elements: usize, from: &Buffer, to: &mut Buffer) -> Result<()> {
+        let (source, target) = (self.input(from, elements)?, self.output(to, elements)?);
+        self.home.bind()?;
+        // SAFETY: both ranges were checked; two buffers never overlap.
+        let copied = unsafe {
+            result::memcpy_dtod_async(target.0, source.0, elements * 4, self.compute.cu_stream())
+        };
+        self.home.check("copying", copied)
+    }
+
+    /// Memory for the intermediate results of one operation, which the next one may overwrite.
+    fn workspace(&mut self, bytes: usize) -> Result<Pointer> {
+        if let Some(memory) = &self.workspace
+            && memory.bytes() >= bytes
+        {
+            return Ok(memory.pointer());
+        }
+        // The old one goes first: dropping it waits for the operations that use it.
+        self.workspace = None;
+        let memory = Memory::new(&self.home, bytes)?;
+        let place = memory.pointer();
+        self.workspace = Some(memory);
+        Ok(place)
+    }
+}
+
+impl Drop for CudaDevice {
+    fn drop(&mut self) {
+        // Work that is still running uses memory that is about to be freed.
+        let _ = self.home.context.synchronize();
+    }
+}

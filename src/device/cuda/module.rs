@@ -1,0 +1,170 @@
+//! The kernels in the program: their fatbins, and how one is launched.
+
+use super::geometry::{Argument, Pointer};
+use super::memory::{Home, describe};
+use super::report;
+use crate::error::{Result, device};
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::{CudaStream, sys};
+use std::ffi::{CString, c_void};
+
+/// One kernel on one GPU.
+pub struct Kernel {
+    name: &'static str,
+    function: sys::CUfunction,
+}
+
+// SAFETY: a handle; the driver allows its use from any thread.
+unsafe impl Send for Kernel {}
+
+/// Blocks of a launch; threads of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    pub blocks: [usize; 3],
+    pub threads: u32,
+}
+
+impl Grid {
+    /// One thread for each of `items`, in blocks of 256.
+    pub fn for_each(items: usize) -> Self {
+        Grid {
+            blocks: [items.div_ceil(256), 1, 1],
+            threads: 256,
+        }
+    }
+
+    /// One thread for four of `items`.
+    pub fn for_quads(items: usize) -> Self {
+        Grid::for_each(items.div_ceil(4))
+    }
+}
+
+/// A kernel's arguments as the driver takes them: addresses of values that live until the launch.
+macro_rules! arguments {
+    ($($argument:expr),* $(,)?) => {
+        &mut [$($crate::device::cuda::module::address(&$argument)),*]
+    };
+}
+pub(super) use arguments;
+
+/// The address of one argument.
+pub fn address<T: Argument>(argument: &T) -> *mut c_void {
+    std::ptr::from_ref(argument).cast_mut().cast()
+}
+
+impl Kernel {
+    /// Launches this kernel on `stream`; an empty grid is nothing to do.
+    ///
+    /// # Safety
+    /// `arguments` are the kernel's parameters in number, order and type, and what they point to is memory of this
+    /// GPU, as large as the kernel takes it to be, and ordered on `stream` after whoever wrote it.
+    pub unsafe fn launch(
+        &self,
+        home: &Home,
+        stream: &CudaStream,
+        grid: Grid,
+        arguments: &mut [*mut c_void],
+    ) -> Result<()> {
+        if grid.blocks.contains(&0) {
+            return Ok(());
+        }
+        // The limits of every GPU since compute capability 3.0.
+        if grid.blocks[0] > i32::MAX as usize || grid.blocks[1] > 65_535 || grid.blocks[2] > 65_535
+        {
+            return Err(device(format!(
+                "{}: kernel {} would need a grid of {:?} blocks: take a smaller --batch",
+                home.name, self.name, grid.blocks
+            )));
+        }
+        home.bind()?;
+        let [x, y, z] = grid.blocks.map(|blocks| blocks as u32);
+        // SAFETY: the function belongs to the context just bound, as does the stream; the rest is the caller's word.
+        let launched = unsafe {
+            result::launch_kernel(
+                self.function,
+                (x, y, z),
+                (grid.threads, 1, 1),
+                0,
+                stream.cu_stream(),
+                arguments,
+            )
+        };
+        launched.map_err(|error| home.error(&format!("launching kernel {}", self.name), error))
+    }
+}
+
+/// Declares [`Kernels`]: per file of `kernels/` the kernels it holds.
+macro_rules! kernels {
+    ($($file:literal: $($kernel:ident),+;)+) => {
+        /// Every kernel, by its name.
+        pub struct Kernels {
+            $($(pub $kernel: Kernel,)+)+
+        }
+
+        impl Kernels {
+            /// Loads all files' modules; they stay loaded as long as the GPU's context lives.
+            pub fn load(home: &Home) -> Result<Self> {
+                $($(let $kernel;)+ {
+                    let image: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".fatbin"));
+                    let module = load_module(home, $file, image)?;
+                    $($kernel = find(home, module, stringify!($kernel))?;)+
+                })+
+                Ok(Kernels { $($($kernel),+),+ })
+            }
+        }
+    };
+}
+
+kernels! {
+    "activation": activation_forward, activation_backward;
+    "arithmetic": scale, add;
+    "augment": augment;
+    "conv":
+        conv_forward_64_packed, conv_forward_48_packed, conv_forward_32_packed, conv_forward_48, conv_forward_32,
+        conv_backward_data_64_packed, conv_backward_data_48_packed, conv_backward_data_32_packed,
+        conv_backward_data_48, conv_backward_data_32,
+        conv_backward_weights_64_packed, conv_backward_weights_48_packed, conv_backward_weights_32_packed,
+        conv_backward_weights_48, conv_backward_weights_32;
+    "dropout": dropout_forward, dropout_backward;
+    "linear": linear_bias, linear_update;
+    "local_norm": local_norm_forward, local_norm_terms, local_norm_backward;
+    "lrn": lrn_forward, lrn_backward;
+    "lrn_pool": lrn_pool_forward;
+    "peer": pattern_fill, pattern_check;
+    "pool": pool_forward, pool_backward;
+    "sgd": sgd;
+    "softmax": softmax_forward, softmax_backward, score_images, score_add;
+    "sums": column_sums, sum_parts;
+}
+
+fn load_module(home: &Home, file: &str, image: &[u8]) -> Result<sys::CUmodule> {
+    use sys::cudaError_enum as Code;
+    home.bind()?;
+    // SAFETY: the image is a whole fatbin as nvcc wrote it, which the driver reads before it returns.
+    let loaded = unsafe { result::module::load_data(image.as_ptr().cast()) };
+    loaded.map_err(|error| {
+        let remedy = match error.0 {
+            Code::CUDA_ERROR_NO_BINARY_FOR_GPU => {
+                "the program holds none for this GPU: name its architecture in ALEXNET_MP_CUDA_ARCHS and build again"
+            }
+            Code::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | Code::CUDA_ERROR_INVALID_IMAGE => {
+                "the driver is older than the compiler of the kernels: update the driver, or build with an older nvcc"
+            }
+            _ => "build the program again",
+        };
+        let held = report::summary();
+        device(format!("{}: kernels {file} do not load: {}; {remedy} ({held})", home.name, describe(error)))
+    })
+}
+
+fn find(home: &Home, module: sys::CUmodule, name: &'static str) -> Result<Kernel> {
+    let symbol = CString::new(name).map_err(|_| device("a kernel's name holds a zero byte"))?;
+    // SAFETY: the module was loaded just now and is never unloaded.
+    let function: Result<_, DriverError> = unsafe { result::module::get_function(module, symbol) };
+    let function =
+        function.map_err(|error| home.error(&format!("finding kernel {name}"), error))?;
+    Ok(Kernel { name, function })
+}
+
+/// Type-checks that addresses are what pointers are to kernels.
+const _: () = assert!(size_of::<Pointer>() == 8);

@@ -1,0 +1,377 @@
+//! The [`Device`] trait for GPUs: each operation is in the file of its name.
+
+use super::memory::pinned_allocator;
+use super::{Buffer, CudaDevice, Input, Mailbox, Tally};
+use crate::batch::{Batch, HostAllocator};
+use crate::device::{Device, Mask, Score, Sink};
+use crate::error::{Result, device};
+use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
+use cudarc::driver::result;
+
+impl Device for CudaDevice {
+    type Buffer = Buffer;
+    type Input = Input;
+    type Mailbox = Mailbox;
+    type Tally = Tally;
+
+    fn name(&self) -> String {
+        self.home.name.clone()
+    }
+
+    /// The product and the update are two passes here as well; only the gradient's memory would be saved.
+    fn fuses_linear_update(&self) -> bool {
+        false
+    }
+
+    fn allocate(&mut self, elements: usize) -> Result<Buffer> {
+        Buffer::new(&self.home, elements)
+    }
+
+    fn allocated_bytes(&self) -> usize {
+        self.home.allocated()
+    }
+
+    fn host_allocator(&self) -> HostAllocator {
+        pinned_allocator(&self.home)
+    }
+
+    fn upload(&mut self, source: &[f32], target: &mut Buffer) -> Result<()> {
+        let to = self.output(target, source.len())?.0;
+        self.home.bind()?;
+        // SAFETY: the target was checked to hold the source, which outlives the wait below.
+        let copied = unsafe { result::memcpy_htod_async(to, source, self.compute.cu_stream()) };
+        self.home.check("uploading", copied)?;
+        self.finish()
+    }
+
+    fn download(&mut self, source: &Buffer, target: &mut [f32]) -> Result<()> {
+        let from = self.input(source, target.len())?.0;
+        self.home.bind()?;
+        // SAFETY: the source was checked to hold as much as the target, which outlives the wait below.
+        let copied = unsafe { result::memcpy_dtoh_async(target, from, self.compute.cu_stream()) };
+        self.home.check("downloading", copied)?;
+        self.finish()
+    }
+
+    fn synchronize(&mut self) -> Result<()> {
+        for stream in [&self.compute, &self.uploads, &self.outgoing, &self.incoming] {
+            self.home.check("running", stream.synchronize())?;
+        }
+        Ok(())
+    }
+
+    fn allocate_input(&mut self, images: usize, crop: usize) -> Result<Input> {
+        self.new_input(images, crop)
+    }
+
+    fn upload_input(&mut self, batch: &Batch, input: &mut Input) -> Result<()> {
+        self.upload_batch(batch, input)
+    }
+
+    fn input_arrived(&mut self, input: &Input) -> Result<()> {
+        self.wait_for_upload(input)
+    }
+
+    fn upload_labels(&mut self, labels: &[u32], input: &mut Input) -> Result<()> {
+        self.upload_labels_alone(labels, input)
+    }
+
+    fn augment(
+        &mut self,
+        images: usize,
+        input: &Input,
+        side: usize,
+        mean: &Buffer,
+        x: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_augment(images, input, side, mean, x)
+    }
+
+    fn conv_forward(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        x: &[&Buffer],
+        weights: &[&Buffer],
+        bias: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_conv_forward(op, images, x, weights, bias, y)
+    }
+
+    fn conv_backward_data(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        dy: &Buffer,
+        weights: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_conv_backward_data(op, images, dy, weights, dx)
+    }
+
+    fn conv_backward_weights(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        accumulate: bool,
+        gradient: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_conv_backward_weights(op, images, x, dy, accumulate, gradient)
+    }
+
+    fn linear_forward(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        x: &[&Buffer],
+        weights: &[&Buffer],
+        bias: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_linear_forward(op, images, x, weights, bias, y)
+    }
+
+    fn linear_backward_data(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        dy: &Buffer,
+        weights: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_linear_backward_data(op, images, dy, weights, dx)
+    }
+
+    fn linear_backward_weights(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        sink: Sink<'_, Buffer>,
+    ) -> Result<()> {
+        self.launch_linear_backward_weights(op, images, x, dy, sink)
+    }
+
+    fn bias_backward(
+        &mut self,
+        rows: usize,
+        outputs: usize,
+        dy: &Buffer,
+        accumulate: bool,
+        gradient: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_bias_backward(rows, outputs, dy, accumulate, gradient)
+    }
+
+    fn activation_forward(
+        &mut self,
+        activation: Activation,
+        elements: usize,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_activation_forward(activation, elements, y)
+    }
+
+    fn activation_backward(
+        &mut self,
+        activation: Activation,
+        elements: usize,
+        y: &Buffer,
+        dy: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_activation_backward(activation, elements, y, dy)
+    }
+
+    fn lrn_forward(
+        &mut self,
+        op: &Lrn,
+        images: usize,
+        x: &[&Buffer],
+        y: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_lrn_forward(op, images, x, y)
+    }
+
+    fn lrn_backward(
+        &mut self,
+        op: &Lrn,
+        images: usize,
+        x: &[&Buffer],
+        dy: &Buffer,
+        dx: &mut [&mut Buffer],
+    ) -> Result<()> {
+        self.launch_lrn_backward(op, images, x, dy, dx)
+    }
+
+    fn local_norm_forward(
+        &mut self,
+        op: &LocalNorm,
+        images: usize,
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_local_norm_forward(op, images, x, y)
+    }
+
+    fn local_norm_backward(
+        &mut self,
+        op: &LocalNorm,
+        images: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_local_norm_backward(op, images, x, dy, dx)
+    }
+
+    fn pool_forward(&mut self, op: &Pool, images: usize, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        self.launch_pool_forward(op, images, x, y)
+    }
+
+    fn pool_backward(
+        &mut self,
+        op: &Pool,
+        images: usize,
+        x: &Buffer,
+        y: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_pool_backward(op, images, x, y, dy, dx)
+    }
+
+    fn lrn_pool_forward(
+        &mut self,
+        lrn: &Lrn,
+        pool: &Pool,
+        images: usize,
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_lrn_pool_forward(lrn, pool, images, x, y)
+    }
+
+    fn lrn_pool_backward(
+        &mut self,
+        lrn: &Lrn,
+        pool: &Pool,
+        images: usize,
+        x: &Buffer,
+        y: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_lrn_pool_backward(lrn, pool, images, [x, y, dy], dx)
+    }
+
+    fn dropout_forward(
+        &mut self,
+        op: &Dropout,
+        images: usize,
+        mask: &Mask<'_, Buffer>,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_dropout_forward(op, images, mask, y)
+    }
+
+    fn dropout_backward(
+        &mut self,
+        op: &Dropout,
+        images: usize,
+        mask: &Mask<'_, Buffer>,
+        y: &mut Buffer,
+        dy: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_dropout_backward(op, images, mask, y, dy)
+    }
+
+    fn scale(&mut self, elements: usize, factor: f32, y: &mut Buffer) -> Result<()> {
+        self.launch_scale(elements, factor, y)
+    }
+
+    fn copy(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
+        self.copy_elements(elements, from, into)
+    }
+
+    fn add(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
+        self.launch_add(elements, from, into)
+    }
+
+    fn softmax_forward(
+        &mut self,
+        classes: usize,
+        images: usize,
+        logits: &Buffer,
+        probabilities: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_softmax_forward(classes, images, logits, probabilities)
+    }
+
+    fn score(
+        &mut self,
+        classes: usize,
+        images: usize,
+        logits: &Buffer,
+        input: &Input,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        self.launch_score(classes, images, logits, input, tally)
+    }
+
+    fn softmax_backward(
+        &mut self,
+        classes: usize,
+        images: usize,
+        probabilities: &Buffer,
+        input: &Input,
+        scale: f32,
+        dlogits: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_softmax_backward(classes, images, probabilities, input, scale, dlogits)
+    }
+
+    fn allocate_tally(&mut self) -> Result<Tally> {
+        self.new_tally()
+    }
+
+    fn take_tally(&mut self, tally: &mut Tally) -> Result<Score> {
+        self.read_tally(tally)
+    }
+
+    fn sgd(
+        &mut self,
+        op: &Sgd,
+        elements: usize,
+        weights: &mut Buffer,
+        momentum: &mut Buffer,
+        gradient: &Buffer,
+    ) -> Result<()> {
+        self.launch_sgd(op, elements, weights, momentum, gradient)
+    }
+
+    fn mailbox(sender: &mut Self, receiver: &mut Self, elements: usize) -> Result<Mailbox> {
+        Mailbox::new(sender, receiver, elements)
+    }
+
+    fn send(&mut self, from: &Buffer, elements: usize, to: &Mailbox) -> Result<()> {
+        self.send_message(from, elements, to)
+    }
+
+    fn receive(&mut self, from: &Mailbox, inbox: &mut Buffer) -> Result<()> {
+        if from.is_for(self) {
+            return self.receive_message(from, inbox);
+        }
+        Err(device(format!(
+            "{}: received from another device's mailbox",
+            self.home.name
+        )))
+    }
+
+    fn abandon(mailbox: &Mailbox) {
+        mailbox.abandon();
+    }
+}

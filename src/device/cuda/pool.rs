@@ -1,0 +1,119 @@
+//! Max pooling; `kernels/pool.cu`.
+
+use super::geometry::{Divider, Pointer, argument_types, int};
+use super::module::{Grid, arguments};
+use super::{Buffer, CudaDevice};
+use crate::error::Result;
+use crate::network::op::Pool;
+
+/// `kernels/pool.cuh`'s `PoolShape`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct PoolShape {
+    height: i32,
+    width: i32,
+    out_height: i32,
+    out_width: i32,
+    maps: i32,
+    size: i32,
+    stride: i32,
+    pad: i32,
+}
+argument_types!(PoolShape);
+
+impl PoolShape {
+    pub fn new(op: &Pool, images: usize) -> Result<Self> {
+        int(images * op.input.len())?;
+        int(images * op.output.len())?;
+        Ok(PoolShape {
+            height: int(op.input.height)?,
+            width: int(op.input.width)?,
+            out_height: int(op.output.height)?,
+            out_width: int(op.output.width)?,
+            maps: int(op.input.maps)?,
+            size: int(op.window.size)?,
+            stride: int(op.window.stride)?,
+            pad: int(op.window.pad)?,
+        })
+    }
+}
+
+impl CudaDevice {
+    pub(super) fn launch_pool_forward(
+        &mut self,
+        op: &Pool,
+        images: usize,
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let shape = PoolShape::new(op, images)?;
+        let elements = images * op.output.len();
+        let (x, y, count) = (
+            self.input(x, images * op.input.len())?,
+            self.output(y, elements)?,
+            int(elements)?,
+        );
+        let maps = Divider::new(op.output.maps)?;
+        let (width, height) = (
+            Divider::new(op.output.width)?,
+            Divider::new(op.output.height)?,
+        );
+        // SAFETY: both buffers were checked to hold what the shape says.
+        unsafe {
+            self.launch(
+                &self.kernels.pool_forward,
+                Grid::for_each(elements),
+                arguments![x, y, count, shape, maps, width, height],
+            )
+        }
+    }
+
+    pub(super) fn launch_pool_backward(
+        &mut self,
+        op: &Pool,
+        images: usize,
+        x: &Buffer,
+        y: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        let (inputs, outputs) = (images * op.input.len(), images * op.output.len());
+        let (x, y, dy) = (
+            self.input(x, inputs)?,
+            self.input(y, outputs)?,
+            self.input(dy, outputs)?,
+        );
+        let dx = self.output(dx, inputs)?;
+        // SAFETY: every buffer was checked to hold what the shape says.
+        unsafe { self.launch_pool_gradient(op, images, x, y, dy, dx) }
+    }
+
+    /// The gradient between checked places.
+    ///
+    /// # Safety
+    /// `x` and `dx` hold `images` inputs of the operation on this GPU, `y` and `dy` as many outputs.
+    pub(super) unsafe fn launch_pool_gradient(
+        &self,
+        op: &Pool,
+        images: usize,
+        x: Pointer,
+        y: Pointer,
+        dy: Pointer,
+        dx: Pointer,
+    ) -> Result<()> {
+        let (shape, elements) = (PoolShape::new(op, images)?, images * op.input.len());
+        let (count, maps) = (int(elements)?, Divider::new(op.input.maps)?);
+        let (width, height) = (
+            Divider::new(op.input.width)?,
+            Divider::new(op.input.height)?,
+        );
+        // SAFETY: the caller's word.
+        unsafe {
+            self.launch(
+                &self.kernels.pool_backward,
+                Grid::for_each(elements),
+                arguments![x, y, dy, dx, count, shape, maps, width, height],
+            )
+        }
+    }
+}

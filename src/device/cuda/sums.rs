@@ -1,0 +1,82 @@
+//! Sums over rows and over partial results, in a fixed order; `kernels/sums.cu`.
+
+use super::geometry::{Pointer, int};
+use super::module::{Grid, arguments};
+use super::{Buffer, CudaDevice};
+use crate::error::Result;
+
+/// Columns of a block, as in the kernel.
+const COLUMNS: usize = 32;
+/// Rows of a part, at least: below this a second stage costs more than it brings.
+const ROWS: usize = 256;
+
+impl CudaDevice {
+    /// Gradient of a bias: sums of the columns of `dy`, `rows` × `outputs`.
+    pub(super) fn launch_bias_backward(
+        &mut self,
+        rows: usize,
+        outputs: usize,
+        dy: &Buffer,
+        accumulate: bool,
+        gradient: &mut Buffer,
+    ) -> Result<()> {
+        int(rows * outputs)?;
+        let (dy, gradient) = (
+            self.input(dy, rows * outputs)?,
+            self.output(gradient, outputs)?,
+        );
+        let columns = outputs.div_ceil(COLUMNS);
+        // Enough blocks for eight on each multiprocessor.
+        let most = (8 * self.multiprocessors).div_ceil(columns.max(1));
+        let parts = rows.div_ceil(ROWS).clamp(1, most.max(1));
+        let rows_per_part = rows.div_ceil(parts).max(1);
+        let parts = rows.div_ceil(rows_per_part).max(1);
+        let to = if parts == 1 {
+            gradient
+        } else {
+            self.workspace(parts * outputs * 4)?
+        };
+        let directly = i32::from(accumulate && parts == 1);
+        let (rows, width, share) = (int(rows)?, int(outputs)?, int(rows_per_part)?);
+        let grid = Grid {
+            blocks: [columns, parts, 1],
+            threads: 256,
+        };
+        // SAFETY: `dy` holds the matrix, `to` a row of `outputs` for each part.
+        unsafe {
+            self.launch(
+                &self.kernels.column_sums,
+                grid,
+                arguments![dy, to, rows, width, share, directly],
+            )
+        }?;
+        if parts > 1 {
+            // SAFETY: the work space holds the parts just written, the gradient `outputs`.
+            unsafe { self.launch_sum_parts(to, gradient, parts, outputs, accumulate) }?;
+        }
+        Ok(())
+    }
+
+    /// `to` = the sum of `parts` slabs of `elements`, added to what is there if `accumulate`.
+    ///
+    /// # Safety
+    /// `slabs` holds `parts · elements` floats, `to` holds `elements`, both on this GPU, apart from each other.
+    pub(super) unsafe fn launch_sum_parts(
+        &self,
+        slabs: Pointer,
+        to: Pointer,
+        parts: usize,
+        elements: usize,
+        accumulate: bool,
+    ) -> Result<()> {
+        let (count, length, accumulate) = (int(parts)?, int(elements)?, i32::from(accumulate));
+        // SAFETY: the caller's word.
+        unsafe {
+            self.launch(
+                &self.kernels.sum_parts,
+                Grid::for_quads(elements),
+                arguments![slabs, to, count, length, accumulate],
+            )
+        }
+    }
+}
