@@ -11,17 +11,35 @@ use vcuda::{Fibres, Options};
 /// Launches one kernel of `tests/vcuda/kernels/faulty.cu` with two arrays and numbers, in the process that the tests start.
 #[test]
 fn child_launches_a_kernel() {
-    let Ok(request) = std::env::var("VCUDA_LAUNCH") else { return };
+    let Ok(request) = std::env::var("VCUDA_LAUNCH") else {
+        return;
+    };
     let (name, numbers) = request.split_once(' ').unwrap();
-    let numbers: Vec<i32> = numbers.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    let numbers: Vec<i32> = numbers
+        .split_whitespace()
+        .map(|number| number.parse().unwrap())
+        .collect();
     for fibres in Fibres::ALL {
-        let _session = vcuda::session(&Options { fibres: Some(fibres), ..Options::default() });
+        let _session = vcuda::session(&Options {
+            fibres: Some(fibres),
+            ..Options::default()
+        });
         let context = CudaContext::new(0).unwrap();
         let stream = context.default_stream();
-        let kernel = context.load_module(Ptx::from_binary(vec![0; 16])).unwrap().load_function(name).unwrap();
-        let x = stream.clone_htod(&vec![1.0f32; if name == "vcuda_read" { 254 } else { 256 }]).unwrap();
+        let kernel = context
+            .load_module(Ptx::from_binary(vec![0; 16]))
+            .unwrap()
+            .load_function(name)
+            .unwrap();
+        let x = stream
+            .clone_htod(&vec![1.0f32; if name == "vcuda_read" { 254 } else { 256 }])
+            .unwrap();
         let mut out = stream.alloc_zeros::<f32>(512).unwrap();
-        let config = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
+        let config = LaunchConfig {
+            grid_dim: (1, 1, 1),
+            block_dim: (256, 1, 1),
+            shared_mem_bytes: 0,
+        };
         let mut launch = stream.launch_builder(&kernel);
         launch.arg(&mut out);
         if name != "vcuda_shared_reach" {
@@ -50,17 +68,29 @@ fn expect(sanitizer: &str, mistake: &str, twin: &str, words: &[&str]) {
         return;
     }
     let clean = run(twin);
-    assert!(clean.status.success(), "{twin}: {}", String::from_utf8_lossy(&clean.stderr));
+    assert!(
+        clean.status.success(),
+        "{twin}: {}",
+        String::from_utf8_lossy(&clean.stderr)
+    );
     let caught = run(mistake);
     let report = String::from_utf8_lossy(&caught.stderr);
     assert!(!caught.status.success(), "{mistake} went through");
-    assert!(words.iter().all(|word| report.contains(word)), "{mistake}: {report}");
+    assert!(
+        words.iter().all(|word| report.contains(word)),
+        "{mistake}: {report}"
+    );
 }
 
 #[test]
 fn address_sanitizer_sees_a_read_past_the_end_of_shared_memory() {
     let words = ["AddressSanitizer: global-buffer-overflow", "faulty.cu:"];
-    expect("address", "vcuda_shared_reach 257", "vcuda_shared_reach 256", &words);
+    expect(
+        "address",
+        "vcuda_shared_reach 257",
+        "vcuda_shared_reach 256",
+        &words,
+    );
 }
 
 #[test]
@@ -73,12 +103,22 @@ fn address_sanitizer_sees_one_element_past_the_end_of_device_memory() {
 #[test]
 fn thread_sanitizer_sees_a_missing_barrier() {
     let words = ["ThreadSanitizer: data race", "faulty.cu:"];
-    expect("thread", "vcuda_block_sum_without_barrier ", "vcuda_block_sum ", &words);
+    expect(
+        "thread",
+        "vcuda_block_sum_without_barrier ",
+        "vcuda_block_sum ",
+        &words,
+    );
 }
 
 #[test]
 fn thread_sanitizer_sees_data_of_a_cp_async_used_before_the_wait() {
-    expect("thread", "vcuda_copy_behind_without_wait ", "vcuda_copy_behind ", &["ThreadSanitizer: data race"]);
+    expect(
+        "thread",
+        "vcuda_copy_behind_without_wait ",
+        "vcuda_copy_behind ",
+        &["ThreadSanitizer: data race"],
+    );
 }
 
 #[test]
