@@ -8,7 +8,9 @@ use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::{Error, Result, usage};
 use crate::report::messages::result;
-use crate::train::{Outcome, Session, Signals, Trainer};
+use crate::report::metrics;
+use crate::report::summary::Summary;
+use crate::train::{METRICS, Outcome, Session, Signals, Trainer};
 use std::path::{Path, PathBuf};
 
 /// Train the network; writes a run folder with checkpoints, metrics and pictures
@@ -57,8 +59,9 @@ impl Train {
             self.fresh(quiet)?
         };
         let (folder, columns) = (session.folder.clone(), session.config.network.columns);
+        let what = what(&session);
         let outcome = self.devices.run(columns, TrainJob { session, signals })?;
-        result(&summary(&outcome, &folder));
+        result(&summary(&outcome, what, &folder)?);
         match outcome.stopped {
             Some(signal) => Err(Error::Interrupted(signal)),
             None => Ok(()),
@@ -156,6 +159,14 @@ fn session(
     })
 }
 
+/// "two columns of width 0.25 on the built-in data".
+fn what(session: &Session) -> String {
+    let network = &session.config.network;
+    let columns = if network.columns == 1 { "one column" } else { "two columns" };
+    let data = session.data_name.as_ref().map_or("the built-in data".into(), |d| d.display().to_string());
+    format!("{columns} of width {} on {data}", network.width)
+}
+
 struct TrainJob {
     session: Session,
     signals: Signals,
@@ -198,6 +209,26 @@ fn newest_run() -> Option<PathBuf> {
         .map(|(_, f)| f)
 }
 
-fn summary(outcome: &Outcome, folder: &Path) -> String {
-    format!("{outcome:?} {}", folder.display())
+/// The end of a run in words: what it came to, where it is, what to try next.
+fn summary(outcome: &Outcome, what: String, folder: &Path) -> Result<String> {
+    let records = metrics::read(&folder.join(METRICS))?;
+    let path = folder.display();
+    let mut files = vec![
+        (FILE_NAME.into(), "weights, momentum and everything --resume needs".into()),
+        (METRICS.into(), "logged steps and evaluations; events.out.* for TensorBoard".into()),
+    ];
+    for picture in &outcome.pictures {
+        let name = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let holds = if name == "conv1.png" { "conv1's kernels, one block a column (paper, Fig. 3)" } else { "loss and error over the steps" };
+        files.push((name, holds.into()));
+    }
+    let more = outcome.steps * 2;
+    let next = vec![
+        (format!("alexnet-mp train --resume --out {path} --steps {more}"), "train on".into()),
+        ("alexnet-mp train --data DIR --config quickstart".into(), "learn a folder of your own images".into()),
+        ("alexnet-mp plan".into(), "the paper's two columns and what crosses between them".into()),
+    ];
+    let ended = outcome.stopped.map(|signal| Error::Interrupted(signal).to_string());
+    let summary = Summary { what, ended, time: outcome.time, batch: outcome.batch, classes: outcome.classes, records: &records, folder: folder.into(), files, next };
+    Ok(summary.to_string())
 }

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub steps: u64,
-    pub epochs: f64,
+    /// Images of one update.
+    pub batch: usize,
     pub time: Duration,
     pub images_per_second: f64,
     /// Share of the training time spent waiting for data.
