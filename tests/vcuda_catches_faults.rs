@@ -6,8 +6,8 @@
 
 use cudarc::driver::sys::CUresult::{self, *};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError, LaunchConfig, PushKernelArg,
-    result,
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DevicePtrMut,
+    DriverError, LaunchConfig, PushKernelArg, result,
 };
 use cudarc::nvrtc::Ptx;
 use std::sync::Arc;
@@ -27,7 +27,10 @@ impl Gpu {
         // SAFETY: the tests order their streams themselves.
         unsafe { context.disable_event_tracking() };
         let module = context.load_module(Ptx::from_binary(vec![0; 16])).unwrap();
-        Self { stream: context.new_stream().unwrap(), module }
+        Self {
+            stream: context.new_stream().unwrap(),
+            module,
+        }
     }
 
     fn kernel(&self, name: &str) -> CudaFunction {
@@ -60,7 +63,11 @@ impl Gpu {
 }
 
 fn config(blocks: u32, threads: usize) -> LaunchConfig {
-    LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads as u32, 1, 1), shared_mem_bytes: 0 }
+    LaunchConfig {
+        grid_dim: (blocks, 1, 1),
+        block_dim: (threads as u32, 1, 1),
+        shared_mem_bytes: 0,
+    }
 }
 
 fn session(options: Options) -> Option<Session> {
@@ -76,12 +83,20 @@ fn error_of(result: Result<(), DriverError>) -> Option<CUresult> {
 fn sums_are_right(kernel: &str) -> Vec<bool> {
     let mut right = vec![];
     for fibres in Fibres::ALL {
-        let Some(_session) = session(Options { fibres: Some(fibres), ..Options::default() }) else { return vec![] };
+        let Some(_session) = session(Options {
+            fibres: Some(fibres),
+            ..Options::default()
+        }) else {
+            return vec![];
+        };
         let gpu = Gpu::new(0);
         let values: Vec<f32> = (0..2 * BLOCK).map(|i| i as f32).collect();
         let (x, mut out) = (gpu.upload(&values), gpu.upload(&[0.0; 2]));
         gpu.run(kernel, 2, &mut out, &x, &[]).unwrap();
-        let expected: Vec<f32> = values.chunks(BLOCK).map(|block| block.iter().sum()).collect();
+        let expected: Vec<f32> = values
+            .chunks(BLOCK)
+            .map(|block| block.iter().sum())
+            .collect();
         right.push(gpu.stream.clone_dtoh(&out).unwrap() == expected);
     }
     right
@@ -91,14 +106,19 @@ fn sums_are_right(kernel: &str) -> Vec<bool> {
 fn a_missing_barrier_gives_wrong_sums() {
     assert!(sums_are_right("vcuda_block_sum").iter().all(|right| *right));
     let right = sums_are_right("vcuda_block_sum_without_barrier");
-    assert!(right.is_empty() || right.contains(&false), "no order of threads shows the missing barrier");
+    assert!(
+        right.is_empty() || right.contains(&false),
+        "no order of threads shows the missing barrier"
+    );
 }
 
 /// What one thread past the end of an array leads to.
 fn reach_past_the_end(kernel: &str, past: i32) {
     // 1000 floats end at 16 bytes, so that the next one lies on the guard page.
     let n = 1000;
-    let Some(session) = session(Options::default()) else { return };
+    let Some(session) = session(Options::default()) else {
+        return;
+    };
     let gpu = Gpu::new(0);
     let (x, mut out) = (gpu.upload(&vec![1.0; n]), gpu.upload(&vec![0.0; n]));
     let result = gpu.run(kernel, 4, &mut out, &x, &[n as i32, past]);
@@ -109,9 +129,15 @@ fn reach_past_the_end(kernel: &str, past: i32) {
     }
     assert_eq!(error_of(result), Some(CUDA_ERROR_ILLEGAL_ADDRESS));
     let fault = session.last_fault().unwrap();
-    assert!(fault.contains(kernel) && fault.contains("block (3,0,0) thread (232,0,0)"), "{fault}");
+    assert!(
+        fault.contains(kernel) && fault.contains("block (3,0,0) thread (232,0,0)"),
+        "{fault}"
+    );
     // As on a GPU, the context is lost from here on.
-    assert_eq!(error_of(gpu.stream.synchronize()), Some(CUDA_ERROR_ILLEGAL_ADDRESS));
+    assert_eq!(
+        error_of(gpu.stream.synchronize()),
+        Some(CUDA_ERROR_ILLEGAL_ADDRESS)
+    );
 }
 
 #[test]
@@ -128,7 +154,9 @@ fn a_write_out_of_bounds_names_the_thread() {
 
 #[test]
 fn a_use_after_free_faults() {
-    let Some(session) = session(Options::default()) else { return };
+    let Some(session) = session(Options::default()) else {
+        return;
+    };
     let gpu = Gpu::new(0);
     let (x, out) = (gpu.upload(&[1.0; BLOCK]), gpu.upload(&[1.0; BLOCK]));
     let kernel = gpu.kernel("vcuda_read");
@@ -145,14 +173,19 @@ fn a_use_after_free_faults() {
             .launch(config(1, BLOCK))
     }
     .unwrap();
-    assert_eq!(error_of(gpu.stream.synchronize()), Some(CUDA_ERROR_ILLEGAL_ADDRESS));
+    assert_eq!(
+        error_of(gpu.stream.synchronize()),
+        Some(CUDA_ERROR_ILLEGAL_ADDRESS)
+    );
     assert!(session.last_fault().unwrap().contains("vcuda_read"));
 }
 
 #[test]
 fn a_pointer_to_another_device_faults_without_peer_access() {
     for peer_access in [false, true] {
-        let Some(session) = session(Options::default()) else { return };
+        let Some(session) = session(Options::default()) else {
+            return;
+        };
         let (here, there) = (Gpu::new(0), Gpu::new(1));
         let mut out = here.upload(&[0.0; BLOCK]);
         // SAFETY: plain allocations; pool memory is not opened by cuCtxEnablePeerAccess.
@@ -165,7 +198,11 @@ fn a_pointer_to_another_device_faults_without_peer_access() {
         if peer_access {
             here.stream.context().bind_to_thread().unwrap();
             // SAFETY: both contexts live to the end of the test.
-            unsafe { cudarc::driver::sys::cuCtxEnablePeerAccess(there.stream.context().cu_ctx(), 0) }.result().unwrap();
+            unsafe {
+                cudarc::driver::sys::cuCtxEnablePeerAccess(there.stream.context().cu_ctx(), 0)
+            }
+            .result()
+            .unwrap();
         }
         let result = here.run("vcuda_read", 1, &mut out, &x, &[BLOCK as i32, 0]);
         if peer_access {
@@ -173,18 +210,27 @@ fn a_pointer_to_another_device_faults_without_peer_access() {
             assert_eq!(here.stream.clone_dtoh(&out).unwrap(), [6.0; BLOCK]);
         } else {
             assert_eq!(error_of(result), Some(CUDA_ERROR_ILLEGAL_ADDRESS));
-            assert!(session.last_fault().unwrap().contains("device 0, vcuda_read"));
+            assert!(
+                session
+                    .last_fault()
+                    .unwrap()
+                    .contains("device 0, vcuda_read")
+            );
         }
     }
 }
 
 #[test]
 fn pool_memory_needs_access_to_the_pool() {
-    let Some(_session) = session(Options::default()) else { return };
+    let Some(_session) = session(Options::default()) else {
+        return;
+    };
     let (here, there) = (Gpu::new(0), Gpu::new(1));
     here.stream.context().bind_to_thread().unwrap();
     // SAFETY: both contexts live to the end of the test.
-    unsafe { cudarc::driver::sys::cuCtxEnablePeerAccess(there.stream.context().cu_ctx(), 0) }.result().unwrap();
+    unsafe { cudarc::driver::sys::cuCtxEnablePeerAccess(there.stream.context().cu_ctx(), 0) }
+        .result()
+        .unwrap();
     let x = there.upload(&[3.0; BLOCK]);
     there.stream.synchronize().unwrap();
     let mut out = here.upload(&[0.0; BLOCK]);
@@ -193,7 +239,13 @@ fn pool_memory_needs_access_to_the_pool() {
 }
 
 /// Runs a kernel that takes an array and a number, and returns the array.
-fn run_with_switch(gpu: &Gpu, kernel: &str, threads: usize, shared: u32, switch: i32) -> Result<Vec<f32>, DriverError> {
+fn run_with_switch(
+    gpu: &Gpu,
+    kernel: &str,
+    threads: usize,
+    shared: u32,
+    switch: i32,
+) -> Result<Vec<f32>, DriverError> {
     let mut out = gpu.upload(&[0.0; 2 * BLOCK]);
     let kernel = gpu.kernel(kernel);
     // SAFETY: what the kernels do wrong is what the virtual driver has to bear.
@@ -202,34 +254,51 @@ fn run_with_switch(gpu: &Gpu, kernel: &str, threads: usize, shared: u32, switch:
             .launch_builder(&kernel)
             .arg(&mut out)
             .arg(&switch)
-            .launch(LaunchConfig { shared_mem_bytes: shared, ..config(1, threads) })?;
+            .launch(LaunchConfig {
+                shared_mem_bytes: shared,
+                ..config(1, threads)
+            })?;
     }
     gpu.stream.clone_dtoh(&out)
 }
 
 #[test]
 fn a_divergent_barrier_is_diagnosed() {
-    let Some(session) = session(Options::default()) else { return };
+    let Some(session) = session(Options::default()) else {
+        return;
+    };
     run_with_switch(&Gpu::new(0), "vcuda_barriers", BLOCK, 0, 0).unwrap();
     let error = run_with_switch(&Gpu::new(0), "vcuda_barriers", BLOCK, 0, 1).unwrap_err();
     assert_eq!(error.0, CUDA_ERROR_LAUNCH_FAILED);
     let fault = session.last_fault().unwrap();
-    assert!(fault.contains("divergent __syncthreads") && fault.contains("faulty.cu:"), "{fault}");
+    assert!(
+        fault.contains("divergent __syncthreads") && fault.contains("faulty.cu:"),
+        "{fault}"
+    );
 }
 
 #[test]
 fn a_shuffle_that_waits_for_a_lane_that_left_is_diagnosed() {
-    let Some(session) = session(Options::default()) else { return };
+    let Some(session) = session(Options::default()) else {
+        return;
+    };
     let out = run_with_switch(&Gpu::new(0), "vcuda_shuffle", 32, 0, 0).unwrap();
     assert_eq!(out[..4], [1.0, 0.0, 3.0, 2.0]);
     let error = run_with_switch(&Gpu::new(0), "vcuda_shuffle", 32, 0, 1).unwrap_err();
     assert_eq!(error.0, CUDA_ERROR_LAUNCH_FAILED);
-    assert!(session.last_fault().unwrap().contains("some lanes of its mask never arrive"));
+    assert!(
+        session
+            .last_fault()
+            .unwrap()
+            .contains("some lanes of its mask never arrive")
+    );
 }
 
 #[test]
 fn uninitialised_shared_memory_is_nan() {
-    let Some(_session) = session(Options::default()) else { return };
+    let Some(_session) = session(Options::default()) else {
+        return;
+    };
     let gpu = Gpu::new(0);
     let shared = (BLOCK * 4) as u32;
     let cleared = run_with_switch(&gpu, "vcuda_shared_start", BLOCK, shared, 1).unwrap();
@@ -240,26 +309,44 @@ fn uninitialised_shared_memory_is_nan() {
 
 #[test]
 fn new_device_memory_is_nan() {
-    let Some(_session) = session(Options::default()) else { return };
+    let Some(_session) = session(Options::default()) else {
+        return;
+    };
     let gpu = Gpu::new(0);
     // SAFETY: reading it uninitialised is the point.
     let fresh = unsafe { gpu.stream.alloc::<f32>(1000) }.unwrap();
-    assert!(gpu.stream.clone_dtoh(&fresh).unwrap().iter().all(|value| value.is_nan()));
+    assert!(
+        gpu.stream
+            .clone_dtoh(&fresh)
+            .unwrap()
+            .iter()
+            .all(|value| value.is_nan())
+    );
 }
 
 #[test]
 fn data_of_a_cp_async_is_not_there_before_the_wait() {
     for copies in [AsyncCopies::Eager, AsyncCopies::Deferred] {
-        let Some(_session) = session(Options { async_copies: Some(copies), ..Options::default() }) else { return };
+        let Some(_session) = session(Options {
+            async_copies: Some(copies),
+            ..Options::default()
+        }) else {
+            return;
+        };
         let gpu = Gpu::new(0);
         let values: Vec<f32> = (0..BLOCK).map(|i| i as f32).collect();
         let reversed: Vec<f32> = values.iter().rev().copied().collect();
         let (x, mut out) = (gpu.upload(&values), gpu.upload(&[0.0; BLOCK]));
         gpu.run("vcuda_copy_behind", 1, &mut out, &x, &[]).unwrap();
         assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), reversed);
-        gpu.run("vcuda_copy_behind_without_wait", 1, &mut out, &x, &[]).unwrap();
+        gpu.run("vcuda_copy_behind_without_wait", 1, &mut out, &x, &[])
+            .unwrap();
         let right = gpu.stream.clone_dtoh(&out).unwrap() == reversed;
-        assert_eq!(right, copies == AsyncCopies::Eager, "deferred copies show the missing wait");
+        assert_eq!(
+            right,
+            copies == AsyncCopies::Eager,
+            "deferred copies show the missing wait"
+        );
     }
 }
 
@@ -267,18 +354,32 @@ fn data_of_a_cp_async_is_not_there_before_the_wait() {
 fn copy_to_peer(source: &Gpu, from: &CudaSlice<f32>, target: &Gpu, to: &mut CudaSlice<f32>) {
     let (source_context, target_context) = (source.stream.context(), target.stream.context());
     target_context.bind_to_thread().unwrap();
-    let (from_pointer, to_pointer) = (from.device_ptr(&source.stream).0, to.device_ptr_mut(&target.stream).0);
+    let (from_pointer, to_pointer) = (
+        from.device_ptr(&source.stream).0,
+        to.device_ptr_mut(&target.stream).0,
+    );
     // SAFETY: both arrays hold so many floats and outlive the stream's work.
     unsafe {
         let (to_ctx, from_ctx) = (target_context.cu_ctx(), source_context.cu_ctx());
         let stream = target.stream.cu_stream();
-        result::memcpy_peer_async(to_ctx, to_pointer, from_ctx, from_pointer, from.num_bytes(), stream).unwrap();
+        result::memcpy_peer_async(
+            to_ctx,
+            to_pointer,
+            from_ctx,
+            from_pointer,
+            from.num_bytes(),
+            stream,
+        )
+        .unwrap();
     }
 }
 
 /// Device 1 copies what device 0 computes, with or without waiting for it; returns what arrived.
 fn cross_devices(streams: Streams, with_wait: bool) -> Option<Vec<f32>> {
-    let _session = session(Options { streams: Some(streams), ..Options::default() })?;
+    let _session = session(Options {
+        streams: Some(streams),
+        ..Options::default()
+    })?;
     let (source, target) = (Gpu::new(0), Gpu::new(1));
     let x = source.upload(&[1.0; BLOCK]);
     let produced = source.upload(&[0.0; BLOCK]);
@@ -290,7 +391,13 @@ fn cross_devices(streams: Streams, with_wait: bool) -> Option<Vec<f32>> {
     // SAFETY: the arguments are the kernel's.
     unsafe {
         let mut launch = source.stream.launch_builder(&kernel);
-        launch.arg(&produced).arg(&x).arg(&(BLOCK as i32)).arg(&0i32).launch(config(1, BLOCK)).unwrap();
+        launch
+            .arg(&produced)
+            .arg(&x)
+            .arg(&(BLOCK as i32))
+            .arg(&0i32)
+            .launch(config(1, BLOCK))
+            .unwrap();
     }
     let event = source.stream.record_event(None).unwrap();
     if with_wait {
@@ -303,17 +410,22 @@ fn cross_devices(streams: Streams, with_wait: bool) -> Option<Vec<f32>> {
 #[test]
 fn a_missing_event_wait_between_devices_shows() {
     for streams in [Streams::Eager, Streams::Lazy, Streams::Random(3)] {
-        let Some(received) = cross_devices(streams, true) else { return };
+        let Some(received) = cross_devices(streams, true) else {
+            return;
+        };
         assert_eq!(received, [2.0; BLOCK], "{streams:?}");
     }
     assert_ne!(cross_devices(Streams::Lazy, false).unwrap(), [2.0; BLOCK]);
-    let shown = (1..10).any(|seed| cross_devices(Streams::Random(seed), false).unwrap() != [2.0; BLOCK]);
+    let shown =
+        (1..10).any(|seed| cross_devices(Streams::Random(seed), false).unwrap() != [2.0; BLOCK]);
     assert!(shown, "none of nine random orders shows the missing wait");
 }
 
 #[test]
 fn a_launch_beyond_the_limits_is_refused_and_forgotten() {
-    let Some(_session) = session(Options::default()) else { return };
+    let Some(_session) = session(Options::default()) else {
+        return;
+    };
     let gpu = Gpu::new(0);
     let (x, mut out) = (gpu.upload(&[1.0; BLOCK]), gpu.upload(&[0.0; BLOCK]));
     let kernel = gpu.kernel("vcuda_read");
@@ -321,15 +433,27 @@ fn a_launch_beyond_the_limits_is_refused_and_forgotten() {
         let mut launch = gpu.stream.launch_builder(&kernel);
         launch.arg(&mut out).arg(&x).arg(&1i32).arg(&0i32);
         // SAFETY: nothing is launched.
-        let refused = unsafe { launch.launch(LaunchConfig { shared_mem_bytes: shared, ..config(1, threads) }) };
-        assert_eq!(refused.err().map(|error| error.0), Some(CUDA_ERROR_INVALID_VALUE), "{threads} {shared}");
+        let refused = unsafe {
+            launch.launch(LaunchConfig {
+                shared_mem_bytes: shared,
+                ..config(1, threads)
+            })
+        };
+        assert_eq!(
+            refused.err().map(|error| error.0),
+            Some(CUDA_ERROR_INVALID_VALUE),
+            "{threads} {shared}"
+        );
     }
-    gpu.run("vcuda_read", 1, &mut out, &x, &[BLOCK as i32, 0]).unwrap();
+    gpu.run("vcuda_read", 1, &mut out, &x, &[BLOCK as i32, 0])
+        .unwrap();
 }
 
 #[test]
 fn a_division_by_zero_ends_the_kernel_and_not_the_process() {
-    let Some(session) = session(Options::default()) else { return };
+    let Some(session) = session(Options::default()) else {
+        return;
+    };
     run_with_switch(&Gpu::new(0), "vcuda_divide", BLOCK, 0, 7).unwrap();
     assert!(run_with_switch(&Gpu::new(0), "vcuda_divide", BLOCK, 0, 0).is_err());
     assert!(session.last_fault().unwrap().contains("division by zero"));
@@ -337,12 +461,20 @@ fn a_division_by_zero_ends_the_kernel_and_not_the_process() {
 
 #[test]
 fn a_copy_out_of_bounds_is_refused() {
-    let Some(session) = session(Options::default()) else { return };
+    let Some(session) = session(Options::default()) else {
+        return;
+    };
     let gpu = Gpu::new(0);
     let x = gpu.upload(&[1.0; BLOCK]);
     let start = x.device_ptr(&gpu.stream).0;
     // SAFETY: the driver checks the range before it copies.
-    let copied = unsafe { result::memset_d8_async(start, 0, BLOCK * 4 + 1, gpu.stream.cu_stream()) };
+    let copied =
+        unsafe { result::memset_d8_async(start, 0, BLOCK * 4 + 1, gpu.stream.cu_stream()) };
     assert_eq!(error_of(copied), Some(CUDA_ERROR_INVALID_VALUE));
-    assert!(session.last_fault().unwrap().contains("not inside one allocation"));
+    assert!(
+        session
+            .last_fault()
+            .unwrap()
+            .contains("not inside one allocation")
+    );
 }

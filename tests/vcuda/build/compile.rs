@@ -36,7 +36,11 @@ pub struct Compiler {
 
 impl Compiler {
     pub fn new(out: &Path, emulator: &Path, include: &[&Path]) -> Self {
-        let program = cc::Build::new().cpp(true).get_compiler().path().to_path_buf();
+        let program = cc::Build::new()
+            .cpp(true)
+            .get_compiler()
+            .path()
+            .to_path_buf();
         let sanitizer = match std::env::var("VCUDA_SANITIZE").as_deref() {
             Err(_) | Ok("") => None,
             Ok("address") => Some(Sanitizer::Address),
@@ -44,27 +48,48 @@ impl Compiler {
             Ok("undefined") => Some(Sanitizer::Undefined),
             Ok(other) => panic!("VCUDA_SANITIZE={other}: address, thread or undefined"),
         };
-        let mut flags: Vec<String> = ["-std=c++17", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden"]
-            .iter()
-            // As nvcc: multiply and add fuse, and a float may be read as part of a float4.
-            .chain(&["-ffp-contract=fast", "-fno-strict-aliasing"])
-            .map(|flag| flag.to_string())
-            .collect();
+        let mut flags: Vec<String> = [
+            "-std=c++17",
+            "-O3",
+            "-fPIC",
+            "-pthread",
+            "-fvisibility=hidden",
+        ]
+        .iter()
+        // As nvcc: multiply and add fuse, and a float may be read as part of a float4.
+        .chain(&["-ffp-contract=fast", "-fno-strict-aliasing"])
+        .map(|flag| flag.to_string())
+        .collect();
         flags.extend(processor_flags());
         if sanitizer.is_some() {
             flags.extend(["-g1".into(), "-fno-omit-frame-pointer".into()]);
         }
         let folders = [emulator.to_path_buf(), emulator.join("include")];
-        let includes = folders.iter().map(PathBuf::as_path).chain(include.iter().copied());
-        let includes = includes.map(|folder| format!("-I{}", folder.display())).collect();
-        Self { program, out: out.into(), emulator: emulator.into(), flags, includes, sanitizer }
+        let includes = folders
+            .iter()
+            .map(PathBuf::as_path)
+            .chain(include.iter().copied());
+        let includes = includes
+            .map(|folder| format!("-I{}", folder.display()))
+            .collect();
+        Self {
+            program,
+            out: out.into(),
+            emulator: emulator.into(),
+            flags,
+            includes,
+            sanitizer,
+        }
     }
 
     /// Compiles every file, several at a time, and returns the objects.
     pub fn compile(&self, jobs: Vec<Job>) -> Vec<PathBuf> {
         let objects: Vec<PathBuf> = jobs.iter().map(|job| self.object_of(job)).collect();
         let waiting = Mutex::new(jobs.into_iter().zip(objects.clone()));
-        let workers = std::env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+        let workers = std::env::var("NUM_JOBS")
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(1);
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(|| {
@@ -80,10 +105,18 @@ impl Compiler {
     }
 
     /// Links a library that answers to `soname` when a program asks the loader for that.
-    pub fn link(&self, name: &str, soname: &str, objects: &[PathBuf], script: Option<&Path>) -> PathBuf {
+    pub fn link(
+        &self,
+        name: &str,
+        soname: &str,
+        objects: &[PathBuf],
+        script: Option<&Path>,
+    ) -> PathBuf {
         let library = self.out.join(name);
         let mut command = Command::new(&self.program);
-        command.args(["-shared", "-pthread", "-Wl,-Bsymbolic"]).arg(format!("-Wl,-soname,{soname}"));
+        command
+            .args(["-shared", "-pthread", "-Wl,-Bsymbolic"])
+            .arg(format!("-Wl,-soname,{soname}"));
         command.args(self.sanitizer_flag());
         if let Some(script) = script {
             command.arg(format!("-Wl,-T,{}", script.display()));
@@ -99,8 +132,13 @@ impl Compiler {
             Some(Sanitizer::Thread) => "libtsan.so",
             Some(Sanitizer::Undefined) | None => return String::new(),
         };
-        let output = Command::new(&self.program).arg(format!("-print-file-name={name}")).output();
-        String::from_utf8(output.expect("the C++ compiler runs").stdout).unwrap().trim().to_string()
+        let output = Command::new(&self.program)
+            .arg(format!("-print-file-name={name}"))
+            .output();
+        String::from_utf8(output.expect("the C++ compiler runs").stdout)
+            .unwrap()
+            .trim()
+            .to_string()
     }
 
     fn object_of(&self, job: &Job) -> PathBuf {
@@ -108,14 +146,17 @@ impl Compiler {
         let mut hasher = DefaultHasher::new();
         source.hash(&mut hasher);
         let stem = source.file_stem().unwrap().to_string_lossy();
-        self.out.join(format!("{stem}-{:08x}.o", hasher.finish() as u32))
+        self.out
+            .join(format!("{stem}-{:08x}.o", hasher.finish() as u32))
     }
 
     fn compile_one(&self, job: &Job, object: &Path) {
         let dependencies = object.with_extension("d");
         let flags = self.flags_of(job);
         let stamp = object.with_extension("flags");
-        if is_fresh(object, &dependencies) && fs::read_to_string(&stamp).is_ok_and(|old| old == flags.join(" ")) {
+        if is_fresh(object, &dependencies)
+            && fs::read_to_string(&stamp).is_ok_and(|old| old == flags.join(" "))
+        {
             return;
         }
         let _ = fs::remove_file(object);
@@ -124,7 +165,12 @@ impl Compiler {
             Job::Kernels(source) => self.translate(source, object),
         };
         let mut command = Command::new(&self.program);
-        command.args(&flags).arg("-c").arg(&source).arg("-o").arg(object);
+        command
+            .args(&flags)
+            .arg("-c")
+            .arg(&source)
+            .arg("-o")
+            .arg(object);
         if matches!(job, Job::Emulator(_)) {
             command.arg("-MMD").arg("-MF").arg(&dependencies);
         }
@@ -137,9 +183,17 @@ impl Compiler {
         let wrapper = object.with_extension("wrapper.cpp");
         fs::write(&wrapper, kernels::wrapper(source)).unwrap();
         let mut command = Command::new(&self.program);
-        command.args(self.flags_of(&Job::Kernels(source.into()))).arg("-E").arg(&wrapper);
-        command.arg("-include").arg(self.emulator.join("cuda_shim.h"));
-        command.arg("-MD").arg("-MF").arg(object.with_extension("d"));
+        command
+            .args(self.flags_of(&Job::Kernels(source.into())))
+            .arg("-E")
+            .arg(&wrapper);
+        command
+            .arg("-include")
+            .arg(self.emulator.join("cuda_shim.h"));
+        command
+            .arg("-MD")
+            .arg("-MF")
+            .arg(object.with_extension("d"));
         let translated = object.with_extension("cpp");
         fs::write(&translated, kernels::translate(&run(&mut command))).unwrap();
         translated
@@ -194,9 +248,13 @@ fn processor_flags() -> Vec<String> {
 /// Whether nothing that the object was made from is younger than it.
 fn is_fresh(object: &Path, dependencies: &Path) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    let (Some(built), Ok(list)) = (modified(object), fs::read_to_string(dependencies)) else { return false };
+    let (Some(built), Ok(list)) = (modified(object), fs::read_to_string(dependencies)) else {
+        return false;
+    };
     let sources = list.replace("\\\n", " ");
-    let Some((_, sources)) = sources.split_once(':') else { return false };
+    let Some((_, sources)) = sources.split_once(':') else {
+        return false;
+    };
     let is_old = |time: SystemTime| time <= built;
     sources
         .split_whitespace()
@@ -207,7 +265,9 @@ fn is_fresh(object: &Path, dependencies: &Path) -> bool {
 
 /// Runs a command to its success and returns what it printed.
 fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let messages = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}\n{messages}");
     for line in messages.lines() {

@@ -52,14 +52,19 @@ fn find(text: &str) -> Vec<Kernel<'_>> {
                 bounds = Some(inside);
                 rest = after.trim_start();
             } else if let Some(after) = rest.strip_prefix('#') {
-                rest = after.split_once('\n').map_or("", |(_, next)| next).trim_start(); // a line marker
+                rest = after
+                    .split_once('\n')
+                    .map_or("", |(_, next)| next)
+                    .trim_start(); // a line marker
             } else if let Some(after) = rest.strip_prefix("void") {
                 rest = after.trim_start();
             } else {
                 break;
             }
         }
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
         let name = &rest[..end];
         if !name.is_empty() && found.iter().all(|kernel| kernel.name != name) {
             found.push(Kernel { name, bounds });
@@ -100,10 +105,15 @@ fn without_qualifiers(text: &str) -> String {
 fn unroll_pragmas(text: &str) -> String {
     const WHOLE: &str = "16";
     let translate = |line: &str| -> String {
-        let Some(argument) = line.trim().strip_prefix("#pragma unroll") else { return line.to_string() };
+        let Some(argument) = line.trim().strip_prefix("#pragma unroll") else {
+            return line.to_string();
+        };
         let argument = argument.trim().trim_matches(['(', ')']);
         let is_number = !argument.is_empty() && argument.bytes().all(|b| b.is_ascii_digit());
-        format!("#pragma GCC unroll {}", if is_number { argument } else { WHOLE })
+        format!(
+            "#pragma GCC unroll {}",
+            if is_number { argument } else { WHOLE }
+        )
     };
     text.lines().map(|line| translate(line) + "\n").collect()
 }

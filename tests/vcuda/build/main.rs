@@ -12,7 +12,12 @@ fn main() {
     println!("cargo:rerun-if-env-changed=CXX");
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap());
     let root = here.join("../..").canonicalize().unwrap();
-    for watched in [here.join("emu"), here.join("kernels"), here.join("build"), root.join("kernels")] {
+    for watched in [
+        here.join("emu"),
+        here.join("kernels"),
+        here.join("build"),
+        root.join("kernels"),
+    ] {
         // A path that does not exist would make Cargo run this script every time.
         if watched.exists() {
             println!("cargo:rerun-if-changed={}", watched.display());
@@ -20,7 +25,11 @@ fn main() {
     }
     let supported = env::var("CARGO_CFG_TARGET_OS").unwrap() == "linux"
         && env::var("CARGO_CFG_TARGET_ARCH").unwrap() == "x86_64";
-    let libraries = if supported { build(&here, &root) } else { Libraries::default() };
+    let libraries = if supported {
+        build(&here, &root)
+    } else {
+        Libraries::default()
+    };
     println!("cargo:rustc-env=VCUDA_DRIVER={}", libraries.driver);
     println!("cargo:rustc-env=VCUDA_CUBLAS={}", libraries.cublas);
     println!("cargo:rustc-env=VCUDA_RUNTIME={}", libraries.runtime);
@@ -38,17 +47,33 @@ struct Libraries {
 fn build(here: &Path, root: &Path) -> Libraries {
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     let emulator = here.join("emu");
-    let compiler = Compiler::new(&out, &emulator, &[&root.join("kernels"), &here.join("kernels")]);
+    let compiler = Compiler::new(
+        &out,
+        &emulator,
+        &[&root.join("kernels"), &here.join("kernels")],
+    );
 
-    let mut jobs: Vec<Job> = [files(&emulator, "cpp"), files(&emulator.join("driver"), "cpp")]
-        .concat()
-        .into_iter()
-        .map(Job::Emulator)
-        .collect();
-    let kernel_files = [files(&root.join("kernels"), "cu"), files(&here.join("kernels"), "cu")].concat();
+    let mut jobs: Vec<Job> = [
+        files(&emulator, "cpp"),
+        files(&emulator.join("driver"), "cpp"),
+    ]
+    .concat()
+    .into_iter()
+    .map(Job::Emulator)
+    .collect();
+    let kernel_files = [
+        files(&root.join("kernels"), "cu"),
+        files(&here.join("kernels"), "cu"),
+    ]
+    .concat();
     jobs.extend(kernel_files.into_iter().map(Job::Kernels));
     let driver_objects = compiler.compile(jobs);
-    let driver = compiler.link("libvcuda.so", "libcuda.so", &driver_objects, Some(&emulator.join("shared.ld")));
+    let driver = compiler.link(
+        "libvcuda.so",
+        "libcuda.so",
+        &driver_objects,
+        Some(&emulator.join("shared.ld")),
+    );
 
     let sources = files(&emulator.join("cublas"), "cpp");
     let cublas_objects = compiler.compile(sources.into_iter().map(Job::Emulator).collect());

@@ -37,7 +37,8 @@ impl Api {
                 loaded
             }
         };
-        let function = |name: &str| symbol(library, name).ok_or_else(|| format!("{driver} lacks {name}"));
+        let function =
+            |name: &str| symbol(library, name).ok_or_else(|| format!("{driver} lacks {name}"));
         // SAFETY: the names and signatures are those of emu/driver/options.cpp, which is built together with this crate.
         unsafe {
             Ok(Self {
@@ -54,13 +55,16 @@ impl Api {
 
 /// Whether `libcuda.so` already means the virtual driver, as under `LD_PRELOAD`.
 pub fn is_virtual_driver_loaded() -> bool {
-    open("libcuda.so", RTLD_LAZY | RTLD_NOLOAD).is_ok_and(|library| symbol(library, "vcuda_reset").is_some())
+    open("libcuda.so", RTLD_LAZY | RTLD_NOLOAD)
+        .is_ok_and(|library| symbol(library, "vcuda_reset").is_some())
 }
 
 /// Whether a real driver answers and has a device. Leaves no library loaded where there is none.
 pub fn has_real_gpu() -> bool {
     ["libcuda.so.1", "libcuda.so"].iter().any(|name| {
-        let Ok(library) = open(name, RTLD_LAZY) else { return false };
+        let Ok(library) = open(name, RTLD_LAZY) else {
+            return false;
+        };
         let count = device_count(library).filter(|_| symbol(library, "vcuda_reset").is_none());
         if count.is_none_or(|count| count == 0) {
             // A driver without devices must not stay: its name would hide the virtual one.
@@ -72,7 +76,10 @@ pub fn has_real_gpu() -> bool {
 }
 
 fn device_count(library: *mut c_void) -> Option<c_int> {
-    let (init, get_count) = (symbol(library, "cuInit")?, symbol(library, "cuDeviceGetCount")?);
+    let (init, get_count) = (
+        symbol(library, "cuInit")?,
+        symbol(library, "cuDeviceGetCount")?,
+    );
     let mut count = 0;
     // SAFETY: the signatures are those of the CUDA driver API.
     unsafe {
@@ -92,7 +99,11 @@ fn open(path: &str, flags: c_int) -> Result<*mut c_void, String> {
     // SAFETY: dlerror returns null or a C string that lives until the thread's next call.
     let message = unsafe {
         let text = dlerror();
-        if text.is_null() { "unknown error".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
+        if text.is_null() {
+            "unknown error".into()
+        } else {
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
     };
     Err(format!("cannot load {path:?}: {message}"))
 }

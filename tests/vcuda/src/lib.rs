@@ -97,7 +97,10 @@ pub fn session(options: &Options) -> Session {
         (api().reset)();
         set(options);
     }
-    Session { driver, _turn: turn }
+    Session {
+        driver,
+        _turn: turn,
+    }
 }
 
 /// Makes the virtual driver the one that `cudarc` will find, unless there is a real one. Call it before `cudarc`.
@@ -120,7 +123,10 @@ pub fn set(options: &Options) {
     for (name, value) in options.pairs() {
         let (name, value) = (CString::new(name).unwrap(), CString::new(value).unwrap());
         let refused = (api().set_option)(name.as_ptr(), value.as_ptr());
-        assert_eq!(refused, 0, "the virtual driver refuses {name:?} = {value:?}");
+        assert_eq!(
+            refused, 0,
+            "the virtual driver refuses {name:?} = {value:?}"
+        );
     }
 }
 
@@ -156,18 +162,25 @@ pub fn last_fault() -> Option<String> {
 static API: OnceLock<dynamic::Api> = OnceLock::new();
 
 fn api() -> &'static dynamic::Api {
-    API.get().expect("vcuda::install comes first, and finds no real driver")
+    API.get()
+        .expect("vcuda::install comes first, and finds no real driver")
 }
 
 /// Finds out which driver there is, and loads the virtual one if there is no other.
 fn load() -> Driver {
     let forced = std::env::var_os("VCUDA_FORCE").is_some_and(|value| value == "1");
-    if dynamic::is_virtual_driver_loaded() || (!LIBRARY.is_empty() && (forced || !dynamic::has_real_gpu())) {
+    if dynamic::is_virtual_driver_loaded()
+        || (!LIBRARY.is_empty() && (forced || !dynamic::has_real_gpu()))
+    {
         let library = std::env::var("VCUDA_LIBRARY").unwrap_or_else(|_| LIBRARY.to_string());
         let cublas = std::env::var("VCUDA_CUBLAS_LIBRARY").unwrap_or_else(|_| CUBLAS.to_string());
         let api = dynamic::Api::load(&library, &cublas).unwrap_or_else(|error| panic!("{error}"));
         let _ = API.set(api);
         return Driver::Virtual;
     }
-    if dynamic::has_real_gpu() { Driver::Real } else { Driver::None }
+    if dynamic::has_real_gpu() {
+        Driver::Real
+    } else {
+        Driver::None
+    }
 }

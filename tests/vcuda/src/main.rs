@@ -8,12 +8,20 @@ use std::process::Command;
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
     let libraries = [vcuda::SANITIZER_RUNTIME, vcuda::LIBRARY, vcuda::CUBLAS];
-    let preload = libraries.iter().filter(|path| !path.is_empty()).copied().collect::<Vec<_>>().join(":");
+    let preload = libraries
+        .iter()
+        .filter(|path| !path.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join(":");
     let Some(program) = arguments.next() else {
         println!("LD_PRELOAD={preload}");
         return;
     };
-    let error = Command::new(&program).args(arguments).env("LD_PRELOAD", preload).exec();
+    let error = Command::new(&program)
+        .args(arguments)
+        .env("LD_PRELOAD", preload)
+        .exec();
     eprintln!("{}: {error}", program.display());
     std::process::exit(127);
 }
