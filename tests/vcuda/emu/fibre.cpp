@@ -13,44 +13,20 @@ extern "C" void __tsan_switch_to_fiber(void* fibre, unsigned flags);
 extern "C" void* __tsan_get_current_fiber();
 #endif
 
-// Saves the callee-saved registers of the System V ABI and continues on another stack.
-extern "C" __attribute__((visibility("hidden"))) void simt_switch(void** save, void* to);
-asm(R"(
-    .text
-    .globl simt_switch
-    .hidden simt_switch
-    .type simt_switch, @function
-simt_switch:
-    push %rbp
-    push %rbx
-    push %r12
-    push %r13
-    push %r14
-    push %r15
-    mov %rsp, (%rdi)
-    mov %rsi, %rsp
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbx
-    pop %rbp
-    ret
-)");
-
 namespace simt {
+
+Fibre scheduler;
+
 namespace {
 
 constexpr size_t page = 4096;
 constexpr size_t stack_size = 256 << 10;
-constexpr int saved_registers = 6;
-
 std::vector<char*> free_stacks;
-void* scheduler_stack_pointer;
 bool abandoned;
 
 #ifdef __SANITIZE_ADDRESS__
 const void* scheduler_stack;
+void* scheduler_fake_stack;
 size_t scheduler_stack_size;
 #endif
 #ifdef SIMT_TSAN
@@ -77,44 +53,49 @@ NO_SANITIZE char* take_stack() {
 NO_SANITIZE void prepare(Fibre& fibre, void (*entry)(), unsigned colour) {
     fibre.stack = take_stack();
     void** top = reinterpret_cast<void**>(fibre.stack + stack_size - colour % 32 * 320);
-    *--top = nullptr;  // keeps the stack aligned as after a call
-    *--top = reinterpret_cast<void*>(entry);
-    fibre.stack_pointer = top - saved_registers;
+    *--top = nullptr;  // aligns the stack as after a call
+    fibre.stack_pointer = top;
+    fibre.resume_at = reinterpret_cast<void*>(entry);
 }
 
-NO_SANITIZE void switch_to(Fibre& fibre) {
+#ifdef SIMT_SANITIZED
+NO_SANITIZE void leave_scheduler(Fibre& fibre) {
 #ifdef __SANITIZE_ADDRESS__
-    void* fake_stack;
-    __sanitizer_start_switch_fiber(&fake_stack, fibre.stack, stack_size);
+    __sanitizer_start_switch_fiber(&scheduler_fake_stack, fibre.stack, stack_size);
 #endif
 #ifdef SIMT_TSAN
     // Flag 1: switching by itself orders nothing, or no race between two threads of a block could be seen.
     if (!fibre.tsan) fibre.tsan = __tsan_create_fiber(0);
     __tsan_switch_to_fiber(fibre.tsan, 1);
 #endif
-    simt_switch(&scheduler_stack_pointer, fibre.stack_pointer);
+}
+
+NO_SANITIZE void enter_scheduler() {
 #ifdef SIMT_TSAN
     __tsan_acquire(&returned);
 #endif
 #ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+    __sanitizer_finish_switch_fiber(scheduler_fake_stack, nullptr, nullptr);
 #endif
 }
 
-NO_SANITIZE void switch_back(Fibre& fibre, [[maybe_unused]] bool finished) {
+NO_SANITIZE void leave_fibre([[maybe_unused]] Fibre& fibre, [[maybe_unused]] bool finished) {
 #ifdef __SANITIZE_ADDRESS__
-    void* fake_stack;
-    __sanitizer_start_switch_fiber(finished ? nullptr : &fake_stack, scheduler_stack, scheduler_stack_size);
+    void** fake_stack = finished ? nullptr : &fibre.fake_stack;
+    __sanitizer_start_switch_fiber(fake_stack, scheduler_stack, scheduler_stack_size);
 #endif
 #ifdef SIMT_TSAN
     __tsan_release(&returned);
     __tsan_switch_to_fiber(scheduler_tsan, 1);
 #endif
-    simt_switch(&fibre.stack_pointer, scheduler_stack_pointer);
+}
+
+NO_SANITIZE void enter_fibre([[maybe_unused]] Fibre& fibre) {
 #ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(fake_stack, &scheduler_stack, &scheduler_stack_size);
+    __sanitizer_finish_switch_fiber(fibre.fake_stack, &scheduler_stack, &scheduler_stack_size);
 #endif
 }
+#endif
 
 NO_SANITIZE void entered() {
 #ifdef __SANITIZE_ADDRESS__

@@ -96,3 +96,9 @@ extern "C" __global__ void __launch_bounds__(Block) vcuda_shared_start(float* ou
 
 // Divides by zero, if told to. (A GPU answers with some number; the host traps.)
 extern "C" __global__ void __launch_bounds__(Block) vcuda_divide(int* out, int by) { out[threadIdx.x] = 100 / by; }
+
+// Reads four floats at once from x + offset: misaligned unless offset is a multiple of four.
+extern "C" __global__ void __launch_bounds__(Block) vcuda_vector(float* out, const float* x, int offset) {
+    float4 four = *reinterpret_cast<const float4*>(x + offset);
+    out[threadIdx.x] = four.x + four.y + four.z + four.w;
+}

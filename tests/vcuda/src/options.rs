@@ -36,6 +36,8 @@ pub struct Options {
     pub devices: Option<u32>,
     /// Bytes of memory of each device \[16 GiB\]; it takes real memory only as it is used.
     pub memory: Option<u64>,
+    /// Bytes of address space of each device, at most \[32 GiB\]. Addresses are used again when all have been used.
+    pub addresses: Option<u64>,
     /// Whether devices may access each other's memory \[yes\].
     pub peer_access: Option<bool>,
     /// Copies between devices report success and deliver wrong bytes \[no\].
@@ -66,6 +68,7 @@ impl Options {
         [
             ("devices", number(self.devices)),
             ("memory", self.memory.map(|n| n.to_string())),
+            ("addresses", self.addresses.map(|n| n.to_string())),
             ("peer_access", switch(self.peer_access)),
             ("corrupt_peer", switch(self.corrupt_peer)),
             ("hang_at", self.hang_at.map(|n| n.to_string())),

@@ -28,7 +28,7 @@ std::map<DevicePtr, Allocation> allocations;
 Pool pools[max_devices];
 Context* viewer;  // whom the protection suits; null when unknown
 
-DevicePtr end_of(int device) { return base + span * uint64_t(device + 1); }
+DevicePtr end_of(int device) { return base + span * uint64_t(device) + std::min(span, options.addresses); }
 
 uint64_t round_up(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
 

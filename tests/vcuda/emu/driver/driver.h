@@ -40,7 +40,7 @@ enum class StreamOrder { eager, lazy, random };
 /// See README.md for what each of them does. Filled from VCUDA_* and with vcuda_set_option.
 struct Options {
     int devices = 2;
-    uint64_t memory = uint64_t(16) << 30;
+    uint64_t memory = uint64_t(16) << 30, addresses = uint64_t(32) << 30;
     bool peer_access = true, corrupt_peer = false;
     uint64_t hang_at = 0, fail_at = 0;  // the launch that does, counted from 1; 0 is none
     StreamOrder streams = StreamOrder::eager;

@@ -19,9 +19,9 @@ namespace {
 std::string last_fault;
 std::mt19937_64 generator;
 
-constexpr const char* names[] = {"devices",  "memory",     "peer_access",    "corrupt_peer", "hang_at",
-                                 "fail_at",  "streams",    "fibres",         "async_copies", "driver_version",
-                                 "capability", "multiprocessors"};
+constexpr const char* names[] = {"devices", "memory",  "addresses", "peer_access",  "corrupt_peer",   "hang_at",
+                                 "fail_at", "streams", "fibres",    "async_copies", "driver_version", "capability",
+                                 "multiprocessors"};
 
 /// "random:7" gives 7; without a number, 1.
 uint64_t seed_in(const std::string& value) {
@@ -62,6 +62,7 @@ bool set(const std::string& name, const std::string& value) {
     if (value.empty() || *end) return false;
     if (name == "devices") options.devices = int(number < max_devices ? number : max_devices);
     else if (name == "memory") options.memory = number;
+    else if (name == "addresses") options.addresses = number;
     else if (name == "peer_access") options.peer_access = number != 0;
     else if (name == "corrupt_peer") options.corrupt_peer = number != 0;
     else if (name == "hang_at") options.hang_at = number;
