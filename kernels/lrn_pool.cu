@@ -51,7 +51,11 @@ extern "C" __global__ void __launch_bounds__(256)
         int map = i;
         const int q = tile.by_maps.take(map);
         if (out_column + q >= shape.out_width || first_map + map >= shape.maps) continue;
-        float best = -INFINITY;
+        const int begin = left + q * shape.stride;
+        // A window of padding alone has no maximum.
+        const bool empty = top >= shape.height || begin >= shape.width || top + shape.size <= 0 ||
+                           begin + shape.size <= 0;
+        float best = empty ? 0.0f : -INFINITY;
         for (int r = max(-top, 0); r < min(shape.size, shape.height - top); ++r)
             for (int c = q * shape.stride; c < q * shape.stride + shape.size; ++c) {
                 if (left + c < 0 || left + c >= shape.width) continue;

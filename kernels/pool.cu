@@ -12,7 +12,9 @@ extern "C" __global__ void __launch_bounds__(256)
     const int image = out_height.take(row);
     const int top = row * shape.stride - shape.pad, left = column * shape.stride - shape.pad;
     const float* source = x + image * shape.height * shape.width * shape.maps + map;
-    float best = -INFINITY;
+    // A window of padding alone, as the ceiling rule may give, has no maximum.
+    const bool empty = top >= shape.height || left >= shape.width || top + shape.size <= 0 || left + shape.size <= 0;
+    float best = empty ? 0.0f : -INFINITY;
     for (int r = max(top, 0); r < min(top + shape.size, shape.height); ++r)
         for (int c = max(left, 0); c < min(left + shape.size, shape.width); ++c) {
             const float value = source[(r * shape.width + c) * shape.maps];

@@ -68,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(128)
         if (static_cast<unsigned>(c) != label && (!(row[c] <= own) || (row[c] == own && c < static_cast<int>(label))))
             ++before;
     before = block_reduce(before, counts, Plus());
-    if (threadIdx.x == 0) scores[blockIdx.x] = {logf(n.sum) + n.largest - own, before >= 1, before >= 5};
+    if (threadIdx.x == 0) scores[blockIdx.x] = {n.largest - own + logf(n.sum), before >= 1, before >= 5};
 }
 
 // One block adds the images' scores to the tally.

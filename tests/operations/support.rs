@@ -29,9 +29,43 @@ macro_rules! for_each_device {
                 }
             })*
         }
+        #[cfg(feature = "cuda")]
+        mod cuda {
+            $(#[test]
+            fn $test() {
+                crate::support::on_gpus(|open| super::$test(open));
+            })*
+        }
     };
 }
 pub(crate) use for_each_device;
+
+/// Runs a test on GPU 0: a real one, or a virtual one in each order its threads may take.
+#[cfg(feature = "cuda")]
+pub fn on_gpus(test: impl Fn(Open<alexnet_mp::device::cuda::CudaDevice>)) {
+    use vcuda::{Driver, Fibres, Options, Streams};
+    for (fibres, streams) in
+        Fibres::ALL
+            .into_iter()
+            .zip([Streams::Eager, Streams::Lazy, Streams::Random(7)])
+    {
+        let options = Options {
+            fibres: Some(fibres),
+            streams: Some(streams),
+            ..Options::default()
+        };
+        let session = vcuda::session(&options);
+        if session.driver() == Driver::None {
+            println!("skipped: there is no GPU, and the virtual one cannot be built here");
+            return;
+        }
+        test(&|| alexnet_mp::device::cuda::CudaDevice::open(0).unwrap());
+        assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
+        if session.driver() == Driver::Real {
+            return;
+        }
+    }
+}
 
 /// Opens a device for a test.
 pub type Open<'a, D> = &'a dyn Fn() -> D;

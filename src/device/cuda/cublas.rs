@@ -5,7 +5,6 @@ use super::memory::{Home, Memory};
 use crate::error::{Result, device};
 use cudarc::cublas::result::{self, CublasError};
 use cudarc::cublas::sys;
-use cudarc::driver::CudaStream;
 use std::sync::Arc;
 
 /// Work space of a handle; set by us so that results do not depend on what the library would choose. The size NVIDIA
@@ -49,7 +48,7 @@ impl Matrix {
 }
 
 impl Cublas {
-    pub fn open(home: &Arc<Home>, stream: &CudaStream) -> Result<Self> {
+    pub fn open(home: &Arc<Home>) -> Result<Self> {
         // SAFETY: loads a library that runs no code of its own at load time that we depend on.
         if !unsafe { sys::is_culib_present() } {
             return Err(device(format!(
@@ -72,7 +71,7 @@ impl Cublas {
             check(
                 home,
                 "choosing cuBLAS's stream",
-                result::set_stream(handle, stream.cu_stream().cast()),
+                result::set_stream(handle, home.streams.compute.cu_stream().cast()),
             )?;
             check(
                 home,
@@ -135,7 +134,7 @@ impl Cublas {
 
 impl Drop for Cublas {
     fn drop(&mut self) {
-        if self.home.context.bind_to_thread().is_ok() {
+        if self.home.is_quiet() {
             // SAFETY: made by `open`, destroyed here alone.
             let _ = unsafe { result::destroy_handle(self.handle) };
         }

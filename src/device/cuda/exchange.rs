@@ -17,7 +17,7 @@ use super::{Buffer, CudaDevice};
 use crate::batch::HostMemory;
 use crate::device::rendezvous::Rendezvous;
 use crate::error::{Result, device};
-use cudarc::driver::{CudaEvent, CudaStream, result};
+use cudarc::driver::{CudaEvent, result};
 use std::sync::Arc;
 
 /// Chunks of a staged message, at most, and bytes of a chunk, at least.
@@ -27,9 +27,8 @@ const LEAST_CHUNK: usize = 1 << 20;
 /// A one-way channel between two devices.
 pub struct Mailbox {
     turn: Rendezvous<Message>,
+    sender: Arc<Home>,
     receiver: Arc<Home>,
-    /// The receiver's stream for what comes in through the host.
-    incoming: Arc<CudaStream>,
 }
 
 /// The message on its way, or its memory.
@@ -91,8 +90,8 @@ impl Mailbox {
         };
         Ok(Mailbox {
             turn: Rendezvous::new(message),
+            sender: sender.home.clone(),
             receiver: receiver.home.clone(),
-            incoming: receiver.incoming.clone(),
         })
     }
 
@@ -103,6 +102,15 @@ impl Mailbox {
 
     pub(super) fn abandon(&self) {
         self.turn.abandon();
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        // A copy that the sender's stream still runs writes into the slot, which is freed next.
+        if !self.sender.is_quiet() {
+            self.receiver.give_up();
+        }
     }
 }
 
@@ -123,8 +131,8 @@ impl CudaDevice {
                 )));
             }
             message.elements = elements;
-            self.record(&message.produced, &self.compute)?;
-            self.wait(&self.outgoing, &message.produced)?;
+            self.record(&message.produced, &self.home.streams.compute)?;
+            self.wait(&self.home.streams.outgoing, &message.produced)?;
             let done = match &message.staging {
                 None => self.copy_directly(source, message, to)?,
                 Some(staging) => self.copy_through_host(source, message, staging, to)?,
@@ -141,7 +149,7 @@ impl CudaDevice {
         message: &Message,
         to: &Mailbox,
     ) -> Result<Arc<CudaEvent>> {
-        self.wait(&self.outgoing, &message.free)?;
+        self.wait(&self.home.streams.outgoing, &message.free)?;
         self.home.bind()?;
         let slot = message.slot.memory.pointer().0;
         let (here, there) = (self.home.context.cu_ctx(), to.receiver.context.cu_ctx());
@@ -153,12 +161,12 @@ impl CudaDevice {
                 here,
                 source,
                 message.elements * 4,
-                self.outgoing.cu_stream(),
+                self.home.streams.outgoing.cu_stream(),
             )
         };
         self.home
             .check(&format!("copying to {}", to.receiver.name), copied)?;
-        self.record(&message.arrived, &self.outgoing)?;
+        self.record(&message.arrived, &self.home.streams.outgoing)?;
         Ok(message.arrived.clone())
     }
 
@@ -173,7 +181,7 @@ impl CudaDevice {
         let (bytes, slot) = (message.elements * 4, message.slot.memory.pointer().0);
         let chunk = bytes.div_ceil(CHUNKS).max(LEAST_CHUNK).next_multiple_of(4);
         // The message before has left the host memory when it has arrived.
-        self.wait(&self.outgoing, &message.arrived)?;
+        self.wait(&self.home.streams.outgoing, &message.arrived)?;
         self.home.bind()?;
         for (first, left) in (0..bytes).step_by(chunk).zip(&staging.left) {
             let length = chunk.min(bytes - first);
@@ -183,31 +191,48 @@ impl CudaDevice {
             };
             // SAFETY: the chunk lies within the source, which is not written before `left` happens.
             let copied = unsafe {
-                result::memcpy_dtoh_async(host, source + first as u64, self.outgoing.cu_stream())
+                result::memcpy_dtoh_async(
+                    host,
+                    source + first as u64,
+                    self.home.streams.outgoing.cu_stream(),
+                )
             };
             self.home.check("copying to the host", copied)?;
-            self.record(left, &self.outgoing)?;
+            self.record(left, &self.home.streams.outgoing)?;
         }
         let receiver = &to.receiver;
-        receiver.check("waiting for the slot", to.incoming.wait(&message.free))?;
+        receiver.check(
+            "waiting for the slot",
+            to.receiver.streams.incoming.wait(&message.free),
+        )?;
         for (first, left) in (0..bytes).step_by(chunk).zip(&staging.left) {
-            receiver.check("waiting for a chunk", to.incoming.wait(left))?;
+            receiver.check(
+                "waiting for a chunk",
+                to.receiver.streams.incoming.wait(left),
+            )?;
             let length = chunk.min(bytes - first);
             let host = &staging.host.bytes()[first..first + length];
             // SAFETY: the chunk lies within the slot; events order the copy with what else uses it.
             let copied = unsafe {
-                result::memcpy_htod_async(slot + first as u64, host, to.incoming.cu_stream())
+                result::memcpy_htod_async(
+                    slot + first as u64,
+                    host,
+                    to.receiver.streams.incoming.cu_stream(),
+                )
             };
             receiver.check("copying from the host", copied)?;
         }
-        receiver.check("recording an event", message.arrived.record(&to.incoming))?;
+        receiver.check(
+            "recording an event",
+            message.arrived.record(&to.receiver.streams.incoming),
+        )?;
         let last = bytes.div_ceil(chunk).clamp(1, CHUNKS) - 1;
         Ok(staging.left[last].clone())
     }
 
     pub(super) fn receive_message(&mut self, from: &Mailbox, inbox: &mut Buffer) -> Result<()> {
         from.turn.take(|message| {
-            self.wait(&self.compute, &message.arrived)?;
+            self.wait(&self.home.streams.compute, &message.arrived)?;
             // Also orders copies that still read the inbox before what is issued from here on.
             self.output(inbox, message.elements)?;
             if inbox.elements() == message.slot.elements() {
@@ -215,7 +240,7 @@ impl CudaDevice {
             } else {
                 self.copy_elements(message.elements, &message.slot, inbox)?;
             }
-            self.record(&message.free, &self.compute)
+            self.record(&message.free, &self.home.streams.compute)
         })
     }
 }

@@ -120,7 +120,7 @@ impl CudaDevice {
             to.copy_from_slice(&PackedDraw::bytes(draw));
         }
         stage_labels(&batch.labels, input);
-        self.wait(&self.uploads, &input.used)?;
+        self.wait(&self.home.streams.uploads, &input.used)?;
         self.to_gpu(&input.pixels, batch.used_pixels())?;
         self.to_gpu(
             &input.draws,
@@ -130,19 +130,19 @@ impl CudaDevice {
             &input.labels,
             &input.staged_labels.bytes()[..batch.len() * 4],
         )?;
-        self.record(&input.arrived, &self.uploads)
+        self.record(&input.arrived, &self.home.streams.uploads)
     }
 
     pub(super) fn upload_labels_alone(&mut self, labels: &[u32], input: &mut Input) -> Result<()> {
         input.check(&self.home, labels.len())?;
         self.wait_for_upload(input)?;
         stage_labels(labels, input);
-        self.wait(&self.uploads, &input.used)?;
+        self.wait(&self.home.streams.uploads, &input.used)?;
         self.to_gpu(
             &input.labels,
             &input.staged_labels.bytes()[..labels.len() * 4],
         )?;
-        self.record(&input.arrived, &self.uploads)
+        self.record(&input.arrived, &self.home.streams.uploads)
     }
 
     pub(super) fn wait_for_upload(&mut self, input: &Input) -> Result<()> {
@@ -156,15 +156,16 @@ impl CudaDevice {
     fn to_gpu(&self, to: &Memory, from: &[u8]) -> Result<()> {
         self.home.bind()?;
         // SAFETY: the caller checked that `from` fits; who fills it again waits for `arrived` first.
-        let copied =
-            unsafe { result::memcpy_htod_async(to.pointer().0, from, self.uploads.cu_stream()) };
+        let copied = unsafe {
+            result::memcpy_htod_async(to.pointer().0, from, self.home.streams.uploads.cu_stream())
+        };
         self.home.check("uploading input", copied)
     }
 
     /// Where an operation on `images` images reads `input`, once it has arrived. [`done_with`](Self::done_with) ends it.
     pub(super) fn input_places(&self, input: &Input, images: usize) -> Result<InputPlaces> {
         input.check(&self.home, images)?;
-        self.wait(&self.compute, &input.arrived)?;
+        self.wait(&self.home.streams.compute, &input.arrived)?;
         Ok(InputPlaces {
             pixels: input.pixels.pointer(),
             draws: input.draws.pointer(),
@@ -174,7 +175,7 @@ impl CudaDevice {
 
     /// Lets the next upload into `input` wait for the operations issued so far.
     pub(super) fn done_with(&self, input: &Input) -> Result<()> {
-        self.record(&input.used, &self.compute)
+        self.record(&input.used, &self.home.streams.compute)
     }
 }
 

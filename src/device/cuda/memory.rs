@@ -4,10 +4,19 @@ use super::geometry::Pointer;
 use crate::batch::{HostAllocator, HostMemory};
 use crate::error::{Error, Result, device};
 use cudarc::driver::result::DriverError;
-use cudarc::driver::{CudaContext, CudaEvent, result, sys};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the host waits for a GPU, in seconds, before it takes it for lost; the variable
+/// `ALEXNET_MP_DEVICE_TIMEOUT` says otherwise.
+const PATIENCE: u64 = 45;
+/// As long, once a GPU of this process is lost: others may wait for it in vain, and the run must end soon.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// Whether any GPU of this process is lost.
+static ANY_LOST: AtomicBool = AtomicBool::new(false);
 
 /// What everything that belongs to one opened GPU refers to.
 pub struct Home {
@@ -15,22 +24,122 @@ pub struct Home {
     pub ordinal: usize,
     /// "GPU 0, NVIDIA H200".
     pub name: String,
+    pub streams: Streams,
+    patience: Duration,
     allocated: AtomicUsize,
+    /// The GPU has not answered: nothing may wait for it any more, not even to free memory.
+    lost: AtomicBool,
+}
+
+/// The streams of a GPU: for operations, input, and messages out and in.
+pub struct Streams {
+    pub compute: Arc<CudaStream>,
+    pub uploads: Arc<CudaStream>,
+    pub outgoing: Arc<CudaStream>,
+    pub incoming: Arc<CudaStream>,
 }
 
 impl Home {
-    pub fn new(context: Arc<CudaContext>, ordinal: usize, name: String) -> Arc<Self> {
-        Arc::new(Home {
+    pub fn new(
+        context: Arc<CudaContext>,
+        ordinal: usize,
+        name: String,
+    ) -> Result<Arc<Self>, DriverError> {
+        // All ordering between streams is by our own events.
+        // SAFETY: no memory of cudarc's own, which relies on its tracking, is in use.
+        unsafe { context.disable_event_tracking() };
+        let streams = Streams {
+            compute: context.new_stream()?,
+            uploads: context.new_stream()?,
+            outgoing: context.new_stream()?,
+            incoming: context.new_stream()?,
+        };
+        let asked = std::env::var("ALEXNET_MP_DEVICE_TIMEOUT")
+            .ok()
+            .and_then(|s| s.parse().ok());
+        Ok(Arc::new(Home {
             context,
             ordinal,
             name,
+            streams,
+            patience: Duration::from_secs(asked.unwrap_or(PATIENCE)),
             allocated: AtomicUsize::new(0),
-        })
+            lost: AtomicBool::new(false),
+        }))
     }
 
     /// Bytes allocated on the GPU through this.
     pub fn allocated(&self) -> usize {
         self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Waits until what was issued to `stream` is done.
+    pub fn finish(&self, stream: &CudaStream) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the stream is alive.
+        self.wait(|| unsafe { sys::cuStreamQuery(stream.cu_stream()) }.result())
+    }
+
+    /// Waits until `event` has happened.
+    pub fn finish_event(&self, event: &CudaEvent) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the event is alive.
+        self.wait(|| unsafe { result::event::query(event.cu_event()) })
+    }
+
+    /// Asks again and again, at first without a pause; an error after `patience`. The driver's own waits have no end.
+    fn wait(&self, is_done: impl Fn() -> Result<(), DriverError>) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            match is_done() {
+                Err(DriverError(sys::cudaError_enum::CUDA_ERROR_NOT_READY)) => {}
+                result => return self.check("running", result),
+            }
+            let waited = start.elapsed();
+            let patience = if ANY_LOST.load(Ordering::Relaxed) {
+                LAST_PATIENCE
+            } else {
+                self.patience
+            };
+            if self.is_lost() || waited > patience {
+                self.give_up();
+                return Err(device(format!(
+                    "{}: no answer for {} s; see `nvidia-smi` and the kernel's log (ALEXNET_MP_DEVICE_TIMEOUT sets the \
+                     seconds to wait)",
+                    self.name,
+                    waited.as_secs()
+                )));
+            }
+            if waited > Duration::from_micros(200) {
+                std::thread::sleep(Duration::from_micros(20));
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// From now on nothing waits for this GPU.
+    pub fn give_up(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+        ANY_LOST.store(true, Ordering::Relaxed);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nothing runs here that could use memory about to be freed. No if the GPU does not answer.
+    pub fn is_quiet(&self) -> bool {
+        let s = &self.streams;
+        !self.is_lost()
+            && self.context.bind_to_thread().is_ok()
+            && [&s.compute, &s.uploads, &s.outgoing, &s.incoming]
+                .into_iter()
+                .all(|stream| {
+                    // SAFETY: the stream is alive.
+                    self.wait(|| unsafe { sys::cuStreamQuery(stream.cu_stream()) }.result())
+                        .is_ok()
+                })
     }
 
     /// Makes the GPU's context the calling thread's.
@@ -249,7 +358,8 @@ impl HostMemory for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if self.home.context.bind_to_thread().is_ok() {
+        // Whoever lent the memory to a copy has waited for it: a loader's thread must not wait for the whole GPU.
+        if !self.home.is_lost() && self.home.context.bind_to_thread().is_ok() {
             // SAFETY: allocated by `new`, freed here alone.
             let _ = unsafe { result::free_host(self.address.cast()) };
         }
@@ -266,4 +376,13 @@ pub fn pinned_allocator(home: &Arc<Home>) -> HostAllocator {
             Box::new(vec![0u8; bytes])
         }
     })
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.is_lost() {
+            // Releasing the context would wait for a GPU that does not answer; the process is about to end.
+            std::mem::forget(self.context.clone());
+        }
+    }
 }

@@ -49,12 +49,7 @@ use std::sync::Arc;
 pub struct CudaDevice {
     home: Arc<Home>,
     kernels: Kernels,
-    // Before the streams, so that it is dropped first.
     blas: Cublas,
-    compute: Arc<CudaStream>,
-    uploads: Arc<CudaStream>,
-    outgoing: Arc<CudaStream>,
-    incoming: Arc<CudaStream>,
     /// Grows to the largest need; contents last as long as one operation.
     workspace: Option<Memory>,
     multiprocessors: usize,
@@ -70,10 +65,8 @@ impl CudaDevice {
         let context = opened
             .map_err(|e| device(format!("GPU {ordinal}, {}: {}", info, memory::describe(e))))?;
         let home = Home::new(context, ordinal, format!("GPU {ordinal}, {info}"));
-        // SAFETY: all ordering between streams is by our own events.
-        unsafe { home.context.disable_event_tracking() };
-        let stream = || home.check("creating a stream", home.context.new_stream());
-        let compute = stream()?;
+        let home =
+            home.map_err(|e| device(format!("GPU {ordinal}, {info}: {}", memory::describe(e))))?;
         let multiprocessors = home.check(
             "asking for multiprocessors",
             home.context
@@ -81,11 +74,7 @@ impl CudaDevice {
         )?;
         Ok(CudaDevice {
             kernels: Kernels::load(&home)?,
-            blas: Cublas::open(&home, &compute)?,
-            uploads: stream()?,
-            outgoing: stream()?,
-            incoming: stream()?,
-            compute,
+            blas: Cublas::open(&home)?,
             workspace: None,
             multiprocessors: multiprocessors.max(1) as usize,
             peers: Vec::new(),
@@ -106,7 +95,7 @@ impl CudaDevice {
     /// Where an operation writes `elements` of `buffer`, once copies that still read it are done.
     fn output(&self, buffer: &mut Buffer, elements: usize) -> Result<Pointer> {
         for reader in buffer.take_readers() {
-            self.wait(&self.compute, &reader)?;
+            self.wait(&self.home.streams.compute, &reader)?;
         }
         buffer.checked(&self.home, elements)
     }
@@ -131,7 +120,7 @@ impl CudaDevice {
 
     /// Waits until everything issued to the compute stream is done.
     fn finish(&self) -> Result<()> {
-        self.home.check("running", self.compute.synchronize())
+        self.home.finish(&self.home.streams.compute)
     }
 
     /// Launches a kernel on the compute stream.
@@ -145,7 +134,7 @@ impl CudaDevice {
         arguments: &mut [*mut c_void],
     ) -> Result<()> {
         // SAFETY: the caller's word.
-        unsafe { kernel.launch(&self.home, &self.compute, grid, arguments) }
+        unsafe { kernel.launch(&self.home, &self.home.streams.compute, grid, arguments) }
     }
 
     /// Copies within this GPU, on the compute stream.
@@ -154,7 +143,12 @@ impl CudaDevice {
         self.home.bind()?;
         // SAFETY: both ranges were checked; two buffers never overlap.
         let copied = unsafe {
-            result::memcpy_dtod_async(target.0, source.0, elements * 4, self.compute.cu_stream())
+            result::memcpy_dtod_async(
+                target.0,
+                source.0,
+                elements * 4,
+                self.home.streams.compute.cu_stream(),
+            )
         };
         self.home.check("copying", copied)
     }
@@ -172,12 +166,5 @@ impl CudaDevice {
         let place = memory.pointer();
         self.workspace = Some(memory);
         Ok(place)
-    }
-}
-
-impl Drop for CudaDevice {
-    fn drop(&mut self) {
-        // Work that is still running uses memory that is about to be freed.
-        let _ = self.home.context.synchronize();
     }
 }

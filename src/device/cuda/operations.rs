@@ -39,7 +39,8 @@ impl Device for CudaDevice {
         let to = self.output(target, source.len())?.0;
         self.home.bind()?;
         // SAFETY: the target was checked to hold the source, which outlives the wait below.
-        let copied = unsafe { result::memcpy_htod_async(to, source, self.compute.cu_stream()) };
+        let copied =
+            unsafe { result::memcpy_htod_async(to, source, self.home.streams.compute.cu_stream()) };
         self.home.check("uploading", copied)?;
         self.finish()
     }
@@ -48,14 +49,22 @@ impl Device for CudaDevice {
         let from = self.input(source, target.len())?.0;
         self.home.bind()?;
         // SAFETY: the source was checked to hold as much as the target, which outlives the wait below.
-        let copied = unsafe { result::memcpy_dtoh_async(target, from, self.compute.cu_stream()) };
+        let copied = unsafe {
+            result::memcpy_dtoh_async(target, from, self.home.streams.compute.cu_stream())
+        };
         self.home.check("downloading", copied)?;
         self.finish()
     }
 
     fn synchronize(&mut self) -> Result<()> {
-        for stream in [&self.compute, &self.uploads, &self.outgoing, &self.incoming] {
-            self.home.check("running", stream.synchronize())?;
+        let streams = &self.home.streams;
+        for stream in [
+            &streams.compute,
+            &streams.uploads,
+            &streams.outgoing,
+            &streams.incoming,
+        ] {
+            self.home.finish(stream)?;
         }
         Ok(())
     }

@@ -170,7 +170,11 @@ fn send_patterns(
     to.home.bind()?;
     // SAFETY: both sides hold three numbers; the host reads them after the wait below.
     let read = unsafe {
-        result::memcpy_dtoh_async(&mut counts, wrong.pointer().0, to.compute.cu_stream())
+        result::memcpy_dtoh_async(
+            &mut counts,
+            wrong.pointer().0,
+            to.home.streams.compute.cu_stream(),
+        )
     };
     to.home.check("reading what arrived", read)?;
     to.finish()?;

@@ -122,7 +122,10 @@ impl CudaDevice {
 
     pub(super) fn read_tally(&mut self, tally: &mut Tally) -> Result<Score> {
         self.home.bind()?;
-        let (sums, stream) = (tally.sums.pointer().0, self.compute.cu_stream());
+        let (sums, stream) = (
+            tally.sums.pointer().0,
+            self.home.streams.compute.cu_stream(),
+        );
         // SAFETY: both sides hold the tally; the host reads it after the wait below.
         let read = unsafe {
             result::memcpy_dtoh_async(tally.host.bytes_mut(), sums, stream)
