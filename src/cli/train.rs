@@ -162,8 +162,15 @@ fn session(
 /// "two columns of width 0.25 on the built-in data".
 fn what(session: &Session) -> String {
     let network = &session.config.network;
-    let columns = if network.columns == 1 { "one column" } else { "two columns" };
-    let data = session.data_name.as_ref().map_or("the built-in data".into(), |d| d.display().to_string());
+    let columns = if network.columns == 1 {
+        "one column"
+    } else {
+        "two columns"
+    };
+    let data = session
+        .data_name
+        .as_ref()
+        .map_or("the built-in data".into(), |d| d.display().to_string());
     format!("{columns} of width {} on {data}", network.width)
 }
 
@@ -214,21 +221,56 @@ fn summary(outcome: &Outcome, what: String, folder: &Path) -> Result<String> {
     let records = metrics::read(&folder.join(METRICS))?;
     let path = folder.display();
     let mut files = vec![
-        (FILE_NAME.into(), "weights, momentum and everything --resume needs".into()),
-        (METRICS.into(), "logged steps and evaluations; events.out.* for TensorBoard".into()),
+        (
+            FILE_NAME.into(),
+            "weights, momentum and everything --resume needs".into(),
+        ),
+        (
+            METRICS.into(),
+            "logged steps and evaluations; events.out.* for TensorBoard".into(),
+        ),
     ];
     for picture in &outcome.pictures {
-        let name = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let holds = if name == "conv1.png" { "conv1's kernels, one block a column (paper, Fig. 3)" } else { "loss and error over the steps" };
+        let name = picture
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let holds = if name == "conv1.png" {
+            "conv1's kernels, one block a column (paper, Fig. 3)"
+        } else {
+            "loss and error over the steps"
+        };
         files.push((name, holds.into()));
     }
     let more = outcome.steps * 2;
     let next = vec![
-        (format!("alexnet-mp train --resume --out {path} --steps {more}"), "train on".into()),
-        ("alexnet-mp train --data DIR --config quickstart".into(), "learn a folder of your own images".into()),
-        ("alexnet-mp plan".into(), "the paper's two columns and what crosses between them".into()),
+        (
+            format!("alexnet-mp train --resume --out {path} --steps {more}"),
+            "train on".into(),
+        ),
+        (
+            "alexnet-mp train --data DIR --config quickstart".into(),
+            "learn a folder of your own images".into(),
+        ),
+        (
+            "alexnet-mp plan".into(),
+            "the paper's two columns and what crosses between them".into(),
+        ),
     ];
-    let ended = outcome.stopped.map(|signal| Error::Interrupted(signal).to_string());
-    let summary = Summary { what, ended, time: outcome.time, batch: outcome.batch, classes: outcome.classes, records: &records, folder: folder.into(), files, next };
+    let ended = outcome
+        .stopped
+        .map(|signal| Error::Interrupted(signal).to_string());
+    let summary = Summary {
+        what,
+        ended,
+        time: outcome.time,
+        batch: outcome.batch,
+        classes: outcome.classes,
+        records: &records,
+        folder: folder.into(),
+        files,
+        next,
+    };
     Ok(summary.to_string())
 }

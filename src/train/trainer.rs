@@ -23,11 +23,6 @@ pub struct Outcome {
     /// Images of one update.
     pub batch: usize,
     pub time: Duration,
-    pub images_per_second: f64,
-    /// Share of the training time spent waiting for data.
-    pub data_wait: f64,
-    pub last_loss: f64,
-    pub validation: Option<Evaluation>,
     pub classes: usize,
     pub pictures: Vec<PathBuf>,
     /// Why it ended early, if it did.
@@ -49,7 +44,6 @@ pub struct Trainer<'a, D: Device> {
     pending: Pending,
     clock: Clock,
     last_loss: f64,
-    validation: Option<Evaluation>,
     /// The step of the last evaluation the schedule asked for.
     evaluated: Option<u64>,
 }
@@ -59,9 +53,6 @@ struct Clock {
     logged: Instant,
     logged_wait: Duration,
     images: u64,
-    /// Of all training steps in this process: seconds, seconds waited, images.
-    total: (f64, f64, u64),
-    rates: Vec<f64>,
 }
 
 impl<'a, D: Device> Trainer<'a, D> {
@@ -96,7 +87,6 @@ impl<'a, D: Device> Trainer<'a, D> {
             pending: state.as_ref().map_or_else(Pending::default, |s| s.pending),
             clock: Clock::new(),
             last_loss: f64::NAN,
-            validation: None,
             evaluated: state.and_then(|s| s.evaluated),
             session,
         })
@@ -113,12 +103,8 @@ impl<'a, D: Device> Trainer<'a, D> {
         self.progress.finish();
         Ok(Outcome {
             steps: self.step,
-            epochs: epoch(&self.session.config, &*self.session.data.train, self.step),
+            batch: self.session.config.train.batch * self.session.config.train.accumulate,
             time: started.elapsed(),
-            images_per_second: self.clock.median_rate(),
-            data_wait: self.clock.wait_share(),
-            last_loss: self.last_loss,
-            validation: self.validation,
             classes: self.session.config.network.classes,
             pictures,
             stopped,
@@ -358,7 +344,6 @@ impl<'a, D: Device> Trainer<'a, D> {
         };
         self.progress.evaluation(&record);
         self.folder.record(&Record::Evaluation(record))?;
-        self.validation = Some(found);
         self.clock.restart(loader.waited());
         Ok(Some(found))
     }
@@ -390,8 +375,6 @@ impl Clock {
             logged: Instant::now(),
             logged_wait: Duration::ZERO,
             images: 0,
-            total: (0.0, 0.0, 0),
-            rates: vec![],
         }
     }
 
@@ -400,12 +383,6 @@ impl Clock {
         let seconds = self.logged.elapsed().as_secs_f64().max(1e-9);
         let wait = waited.saturating_sub(self.logged_wait).as_secs_f64();
         let rate = self.images as f64 / seconds;
-        self.total = (
-            self.total.0 + seconds,
-            self.total.1 + wait,
-            self.total.2 + self.images,
-        );
-        self.rates.push(rate);
         self.restart(waited);
         (rate, (wait / seconds).min(1.0))
     }
@@ -415,20 +392,6 @@ impl Clock {
         self.logged = Instant::now();
         self.logged_wait = waited;
         self.images = 0;
-    }
-
-    fn median_rate(&self) -> f64 {
-        let mut rates = self.rates.clone();
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
-    }
-
-    fn wait_share(&self) -> f64 {
-        if self.total.0 > 0.0 {
-            self.total.1 / self.total.0
-        } else {
-            0.0
-        }
     }
 }
 
