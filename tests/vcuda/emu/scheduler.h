@@ -74,7 +74,7 @@ extern Thread* current;  // null while the scheduler itself runs
 void run_block(int thread_count);
 /// Before a launch, before a block (0 is a launch's first), after a block.
 void open_shared(const Launch&);
-void poison_shared(const Launch&, uint64_t block);
+void poison_shared(const Launch&);
 void learn_footprint(uint64_t block);
 /// Starts the random order anew, so that a launch's order depends on the seed alone.
 void seed_order();
