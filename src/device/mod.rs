@@ -309,6 +309,9 @@ pub trait Device: Send + Sized {
     ) -> Result<()>;
     /// `y = factor · y` in place.
     fn scale(&mut self, elements: usize, factor: f32, y: &mut Self::Buffer) -> Result<()>;
+    /// `into = from`.
+    fn copy(&mut self, elements: usize, from: &Self::Buffer, into: &mut Self::Buffer)
+    -> Result<()>;
     /// `into = into + from`.
     fn add(&mut self, elements: usize, from: &Self::Buffer, into: &mut Self::Buffer) -> Result<()>;
 

@@ -1,24 +1,36 @@
 //! Convolution: which method each shape takes.
 
+use super::activation::tanh;
 use super::direct::{self, Direct};
 use super::team::Team;
+use super::winograd::Winograd;
 use crate::error::Result;
-use crate::network::op::Conv;
+use crate::network::op::{Activation, Conv};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// What was worked out about one convolution.
+struct Plan {
+    direct: Direct,
+    forward: Option<Winograd>,
+    backward: Option<Winograd>,
+}
+
 /// What was worked out about the convolutions met so far.
 #[derive(Default)]
-pub struct Plans(HashMap<Conv, Arc<Direct>>);
+pub struct Plans(HashMap<Conv, Arc<Plan>>);
 
 impl Plans {
-    fn plan(&mut self, op: &Conv) -> Arc<Direct> {
-        let plan = self.0.entry(*op);
-        plan.or_insert_with(|| Arc::new(Direct::new(op))).clone()
+    fn plan(&mut self, op: &Conv) -> Arc<Plan> {
+        let new = || Plan {
+            direct: Direct::new(op),
+            forward: Winograd::new(op),
+            backward: Winograd::backward(op),
+        };
+        self.0.entry(*op).or_insert_with(|| Arc::new(new())).clone()
     }
 
     /// `y = activation(Σ_parts conv(x_part, weights_part) + bias)`.
-    #[allow(clippy::too_many_arguments)]
     pub fn forward(
         &mut self,
         team: &mut Team,
@@ -29,7 +41,16 @@ impl Plans {
         bias: &[f32],
         y: &mut [f32],
     ) -> Result<()> {
-        direct::forward(team, op, &self.plan(op), images, x, weights, bias, y)
+        let plan = self.plan(op);
+        match &plan.forward {
+            Some(w) => w.forward(team, op, images, x, weights, bias, y)?,
+            None => direct::forward(team, op, &plan.direct, images, x, weights, bias, y)?,
+        }
+        if op.activation == Some(Activation::Tanh) {
+            let y = &mut y[..images * op.output.len()];
+            team.workers.chunks(y, op.output.len(), |_, y, _| tanh(y));
+        }
+        Ok(())
     }
 
     /// Gradient of one part's input.
@@ -42,11 +63,14 @@ impl Plans {
         weights: &[f32],
         dx: &mut [f32],
     ) -> Result<()> {
-        direct::backward_data(team, op, &self.plan(op), images, dy, weights, dx)
+        let plan = self.plan(op);
+        match &plan.backward {
+            Some(w) => w.backward_data(team, op, images, dy, weights, dx),
+            None => direct::backward_data(team, op, &plan.direct, images, dy, weights, dx),
+        }
     }
 
     /// Gradient of one part's weights.
-    #[allow(clippy::too_many_arguments)]
     pub fn backward_weights(
         &mut self,
         team: &mut Team,
@@ -57,15 +81,13 @@ impl Plans {
         accumulate: bool,
         gradient: &mut [f32],
     ) -> Result<()> {
-        direct::backward_weights(
-            team,
-            op,
-            &self.plan(op),
-            images,
-            x,
-            dy,
-            accumulate,
-            gradient,
-        )
+        let plan = self.plan(op);
+        match &plan.forward {
+            Some(w) => w.backward_weights(team, op, images, x, dy, accumulate, gradient),
+            None => {
+                let direct = &plan.direct;
+                direct::backward_weights(team, op, direct, images, x, dy, accumulate, gradient)
+            }
+        }
     }
 }

@@ -2,9 +2,9 @@
 //! pixels under one row of a kernel are contiguous; no other copy is made.
 
 use super::gemm::{Outer, PANEL, Product, Start, outer, product_at};
+use super::matrix;
 use super::matrix::{copy_rows, panel, widen};
 use super::team::{Shared, Team, Workers};
-use super::{activation, matrix};
 use crate::error::Result;
 use crate::network::op::{Activation, Conv, Shape};
 
@@ -117,7 +117,7 @@ fn windows_product<'a>(
     }
 }
 
-/// `y = activation(Σ_parts conv(x_part, weights_part) + bias)`.
+/// `y = activation(Σ_parts conv(x_part, weights_part) + bias)`; ReLU or nothing.
 pub fn forward(
     team: &mut Team,
     op: &Conv,
@@ -178,9 +178,6 @@ pub fn forward(
         if narrow {
             copy_rows(op.output.pixels(), maps, (&own[..tile], wide), (y, maps));
         }
-        if op.activation == Some(Activation::Tanh) {
-            activation::tanh(y);
-        }
     });
     Ok(())
 }
@@ -195,7 +192,7 @@ fn widen_matrix(rows: usize, columns: usize, source: &[f32], target: &mut [f32])
 
 /// The kernels turned by half a turn, inputs and outputs exchanged: `[input maps / 16][kernel
 /// row, column, output map][16]`, the last panel filled with zeros.
-fn turn(op: &Conv, weights: &[f32], turned: &mut [f32]) {
+pub fn turn(op: &Conv, weights: &[f32], turned: &mut [f32]) {
     let (taps, inputs) = (op.window.size * op.window.size, op.input.maps);
     let depth = taps * op.output.maps;
     for (p, turned) in turned.chunks_exact_mut(depth * PANEL).enumerate() {
@@ -299,7 +296,6 @@ pub fn backward_weights(
 }
 
 /// The products of a group of images: one task per kernel row and three panels.
-#[allow(clippy::too_many_arguments)]
 fn add_outer(
     workers: &Workers,
     op: &Conv,

@@ -267,10 +267,10 @@ unsafe fn outer_tile<V: Vector, const ROWS: usize, const WIDE: usize>(
             for _ in 0..p.run {
                 let vectors: [V; WIDE] =
                     std::array::from_fn(|w| V::load(b.add(column::<V>(w, p.b_panel))));
-                for i in 0..ROWS {
+                for (i, sum) in sum.iter_mut().enumerate() {
                     let x = V::splat(*a.add(i));
                     for w in 0..WIDE {
-                        sum[i][w] = x.mul_add(vectors[w], sum[i][w]);
+                        sum[w] = x.mul_add(vectors[w], sum[w]);
                     }
                 }
                 a = a.wrapping_add(p.a_step);

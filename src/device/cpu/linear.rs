@@ -105,7 +105,6 @@ pub fn forward(
 }
 
 /// A run of the depth, `(start, length, first)`, times the panels from `first_panel`.
-#[allow(clippy::too_many_arguments)]
 fn forward_chunk(
     isa: super::simd::Isa,
     op: &Linear,
@@ -143,7 +142,6 @@ fn forward_chunk(
 }
 
 /// Blocked rows `[depth / 16][rows][16]` times panels of `len` rows, into `[panel][rows][16]`.
-#[allow(clippy::too_many_arguments)]
 fn rows_times_panels(
     isa: super::simd::Isa,
     rows: usize,
@@ -243,7 +241,6 @@ pub fn backward_data(
 
 /// `(first, rows)` of the weights times outputs `(start, len)` of the transposed `dy`, added to
 /// `sums` (in place of it where `start` is 0).
-#[allow(clippy::too_many_arguments)]
 fn rows_of_weights(
     isa: super::simd::Isa,
     op: &Linear,

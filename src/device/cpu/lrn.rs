@@ -124,7 +124,7 @@ pub fn backward_body(
             let sums = &mut sums[..maps];
             window_sums(op.size, &terms[first_map(op, part)..], sums);
             for (s, x) in sums.iter_mut().zip(&x[at..at + maps]) {
-                *s = -factor * x * *s;
+                *s *= -factor * x;
             }
             if part == 0 {
                 for (s, d) in sums.iter_mut().zip(&*direct) {

@@ -4,6 +4,9 @@
 //! Weight matrices, those of convolutions too, their momentum and their gradients are kept as
 //! panels (see [`matrix`]): they come and go through `upload_matrix` and `download_matrix`.
 
+// An operation and its operands are more than seven arguments here and there.
+#![allow(clippy::too_many_arguments)]
+
 mod activation;
 mod augment;
 mod buffer;
@@ -16,12 +19,15 @@ mod linear;
 mod local_norm;
 mod lrn;
 mod lrn_pool;
+mod lrn_row;
 mod matrix;
 mod pool;
 mod sgd;
 mod simd;
 mod softmax;
 mod team;
+mod transform;
+mod winograd;
 
 pub use augment::Input;
 pub use buffer::Buffer;
@@ -388,6 +394,11 @@ impl Device for CpuDevice {
 
     fn scale(&mut self, elements: usize, factor: f32, y: &mut Buffer) -> Result<()> {
         activation::scale(&self.team.workers, factor, &mut y[..elements]);
+        Ok(())
+    }
+
+    fn copy(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
+        into[..elements].copy_from_slice(&from[..elements]);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// The pixels of a window's position that are inside an edge of `input` pixels.
 #[inline(always)]
-fn inside(window: Window, position: usize, input: usize) -> Range<usize> {
+pub fn inside(window: Window, position: usize, input: usize) -> Range<usize> {
     let start = position * window.stride;
     start.saturating_sub(window.pad)..(start + window.size).saturating_sub(window.pad).min(input)
 }

@@ -124,14 +124,16 @@ pub trait Vector: Copy {
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
-    #[allow(dead_code)]
     unsafe fn sub(self, other: Self) -> Self;
-    #[allow(dead_code)]
     unsafe fn mul(self, other: Self) -> Self;
     /// `self · factor + sum`.
     unsafe fn mul_add(self, factor: Self, sum: Self) -> Self;
     /// `other` where either is a NaN.
     unsafe fn max(self, other: Self) -> Self;
+    /// 1 / √self, to a few units in the last place.
+    unsafe fn inverse_root(self) -> Self;
+    /// `self` where `a` equals `b`, else 0.
+    unsafe fn where_equal(self, a: Self, b: Self) -> Self;
 }
 
 /// Eight elements that the compiler maps to what the target always has.
@@ -192,6 +194,16 @@ impl Vector for Portable {
     unsafe fn max(self, other: Self) -> Self {
         self.zip(other, |a, b| if a > b { a } else { b })
     }
+    #[inline(always)]
+    unsafe fn inverse_root(self) -> Self {
+        self.zip(self, |x, _| 1.0 / x.sqrt())
+    }
+    #[inline(always)]
+    unsafe fn where_equal(self, a: Self, b: Self) -> Self {
+        Portable(std::array::from_fn(|i| {
+            if a.0[i] == b.0[i] { self.0[i] } else { 0.0 }
+        }))
+    }
 }
 
 /// Defines a vector type over the intrinsics of one x86 instruction set.
@@ -242,12 +254,64 @@ macro_rules! x86_vector {
             unsafe fn max(self, other: Self) -> Self {
                 unsafe { $name(x86::$max(self.0, other.0)) }
             }
+            #[inline(always)]
+            unsafe fn inverse_root(self) -> Self {
+                // Newton's steps double the estimate's right digits.
+                unsafe {
+                    let half = self.mul(Self::splat(-0.5));
+                    let mut r = self.estimate();
+                    for _ in 0..Self::STEPS {
+                        let error = half.mul(r).mul_add(r, Self::splat(1.5));
+                        r = r.mul(error);
+                    }
+                    r
+                }
+            }
+            #[inline(always)]
+            unsafe fn where_equal(self, a: Self, b: Self) -> Self {
+                unsafe { self.masked(a, b) }
+            }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64 as x86;
+
+// SAFETY of these: as of the trait's methods.
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    /// Newton's steps from 12 bits to 24 and a margin.
+    const STEPS: usize = 2;
+    #[inline(always)]
+    unsafe fn estimate(self) -> Self {
+        unsafe { Avx2(x86::_mm256_rsqrt_ps(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn masked(self, a: Self, b: Self) -> Self {
+        unsafe {
+            let equal = x86::_mm256_cmp_ps::<{ x86::_CMP_EQ_OQ }>(a.0, b.0);
+            Avx2(x86::_mm256_and_ps(self.0, equal))
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    /// One of Newton's steps from 14 bits.
+    const STEPS: usize = 1;
+    #[inline(always)]
+    unsafe fn estimate(self) -> Self {
+        unsafe { Avx512(x86::_mm512_rsqrt14_ps(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn masked(self, a: Self, b: Self) -> Self {
+        unsafe {
+            let equal = x86::_mm512_cmp_ps_mask::<{ x86::_CMP_EQ_OQ }>(a.0, b.0);
+            Avx512(x86::_mm512_maskz_mov_ps(equal, self.0))
+        }
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 x86_vector!(

@@ -238,7 +238,7 @@ impl CudaDevice {
             if inbox.elements() == message.slot.elements() {
                 std::mem::swap(inbox, &mut message.slot);
             } else {
-                self.copy(message.elements, &message.slot, inbox)?;
+                self.copy_elements(message.elements, &message.slot, inbox)?;
             }
             self.record(&message.free, &self.home.streams.compute)
         })

@@ -138,7 +138,7 @@ impl CudaDevice {
     }
 
     /// Copies within this GPU, on the compute stream.
-    fn copy(&mut self, elements: usize, from: &Buffer, to: &mut Buffer) -> Result<()> {
+    fn copy_elements(&mut self, elements: usize, from: &Buffer, to: &mut Buffer) -> Result<()> {
         let (source, target) = (self.input(from, elements)?, self.output(to, elements)?);
         self.home.bind()?;
         // SAFETY: both ranges were checked; two buffers never overlap.

@@ -302,6 +302,10 @@ impl Device for CudaDevice {
         self.launch_scale(elements, factor, y)
     }
 
+    fn copy(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
+        self.copy_elements(elements, from, into)
+    }
+
     fn add(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
         self.launch_add(elements, from, into)
     }

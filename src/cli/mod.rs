@@ -1,0 +1,80 @@
+//! The command line: one file per command.
+
+mod device_choice;
+mod open;
+mod plan;
+mod step;
+mod train;
+
+use crate::error::{Error, Result};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// AlexNet split over two GPUs, as it was first trained.
+///
+/// Two columns, one per GPU: conv2, conv4 and conv5 see only the maps of their own column, conv3
+/// and the fully connected layers read both. Without GPUs the columns run on CPU devices.
+#[derive(Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Start with: alexnet-mp train"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Only results and warnings, no progress
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Train),
+    Step(step::Step),
+    Plan(plan::Plan),
+}
+
+/// Parses the process's arguments, runs the command, and prints its error, if any, in one line.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with code 0, errors to stderr with clap's code 2.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    log_to_stderr(cli.quiet);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::report::messages::error(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Error> {
+    match cli.command {
+        Command::Train(command) => command.run(cli.quiet),
+        Command::Step(command) => command.run(),
+        Command::Plan(command) => command.run(),
+    }
+}
+
+/// Messages of the program on stderr, above the progress bars; `RUST_LOG` chooses more.
+fn log_to_stderr(quiet: bool) {
+    use tracing_subscriber::EnvFilter;
+    let default = if quiet { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .without_time()
+        .with_ansi(crate::report::messages::colours())
+        .with_writer(crate::report::messages::messages())
+        .init();
+}

@@ -1,0 +1,135 @@
+//! Images, from where they are kept to the batches that the devices read.
+//!
+//! A [`Source`] is an indexed set of stored images; [`builtin`] makes one by computation,
+//! [`folder`] decodes one from files. [`order`] says which image is used when, [`augment`] what is
+//! drawn for each use, and [`loader`] joins them into batches in the background. Everything random
+//! is a pure function of the seed and of counters, so batches do not depend on the number of
+//! workers, nor on where a run was interrupted.
+
+pub mod augment;
+pub mod builtin;
+pub mod decode;
+pub mod folder;
+pub mod loader;
+pub mod order;
+pub mod skipped;
+pub mod statistics;
+
+pub use augment::{AugmentOptions, ColourRule};
+pub use loader::{EvaluationOptions, Loader, LoaderOptions};
+pub use skipped::Skipped;
+pub use statistics::Statistics;
+
+use crate::error::Result;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What came of reading one image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// The pixels are there.
+    Image,
+    /// The image cannot be used, for this reason; others still can.
+    Bad(String),
+}
+
+/// An indexed set of square RGB images with labels.
+pub trait Source: Send + Sync {
+    /// Images in the set, bad ones included.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Names of the classes, in the order of their labels.
+    fn classes(&self) -> &[String];
+
+    /// Class of an image, below `classes().len()`.
+    fn label(&self, image: usize) -> u32;
+
+    /// "class/file", escaped for messages.
+    fn name(&self, image: usize) -> String;
+
+    /// Side of the stored images, in pixels.
+    fn side(&self) -> usize;
+
+    /// Writes an image's side × side × 3 bytes, `[row][column][red, green, blue]`. An error means
+    /// that the whole set is unusable; a bad image is no error.
+    fn read(&self, image: usize, into: &mut [u8]) -> Result<ReadOutcome>;
+
+    /// The bytes [`read`](Source::read) would write, where the set already has them in memory.
+    fn in_memory(&self, image: usize) -> Result<Option<&[u8]>> {
+        let _ = image;
+        Ok(None)
+    }
+
+    /// The bad images met by now.
+    fn skipped(&self) -> &Skipped;
+}
+
+/// Bytes of one stored image.
+pub(crate) fn image_bytes(source: &dyn Source) -> usize {
+    source.side() * source.side() * 3
+}
+
+/// An image's pixels, in place or read into `scratch`; `None` for a bad image, which is noted.
+pub(crate) fn pixels<'a>(
+    source: &'a dyn Source,
+    image: usize,
+    scratch: &'a mut [u8],
+) -> Result<Option<&'a [u8]>> {
+    if let Some(bytes) = source.in_memory(image)? {
+        return Ok(Some(bytes));
+    }
+    match source.read(image, scratch)? {
+        ReadOutcome::Image => {
+            source.skipped().note_good();
+            Ok(Some(scratch))
+        }
+        ReadOutcome::Bad(reason) => {
+            source.skipped().note(source, image, &reason)?;
+            Ok(None)
+        }
+    }
+}
+
+/// A training set, perhaps a validation set, and the statistics of the training set.
+#[derive(Clone)]
+pub struct Dataset {
+    pub train: Arc<dyn Source>,
+    pub val: Option<Arc<dyn Source>>,
+    /// Where the set came with its statistics; else they are computed on first use.
+    pub statistics: Option<Arc<Statistics>>,
+}
+
+impl Dataset {
+    /// The statistics of the training set: those it came with, else those of the file `cache` if
+    /// it belongs to this set, else computed on `threads` threads and written to `cache`.
+    ///
+    /// Errors: `Data` where too many images are bad, or the file cannot be written.
+    pub fn statistics(&mut self, cache: Option<&Path>, threads: usize) -> Result<Arc<Statistics>> {
+        if let Some(statistics) = &self.statistics {
+            return Ok(statistics.clone());
+        }
+        let found = Arc::new(Statistics::cached(&*self.train, cache, threads)?);
+        self.statistics = Some(found.clone());
+        Ok(found)
+    }
+}
+
+/// How a data set on disk is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// Side of the stored images, in pixels; larger and smaller ones are scaled.
+    pub side: usize,
+    /// MiB of decoded images that may be kept in memory.
+    pub cache_mib: usize,
+}
+
+/// Opens an image folder.
+///
+/// Errors: `Data` where the folder is no data set, holds no images, or a class is in `val` alone.
+pub fn open(root: &Path, options: &OpenOptions) -> Result<Dataset> {
+    folder::open(root, options.side, options.cache_mib)
+}

@@ -1,0 +1,211 @@
+//! Mean image and colour statistics of a training set.
+//!
+//! Sums are kept in integers, so they are exact and do not depend on the order of the images.
+
+mod eigen;
+mod file;
+
+use crate::data::{Source, image_bytes, pixels};
+use crate::error::{Result, data};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Mean image, and principal axes of the colours, of the images of a training set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// Side of the images, in pixels.
+    pub side: usize,
+    /// Images that were counted.
+    pub images: u64,
+    /// Mean image `[side][side][red, green, blue]`, 0 to 255.
+    pub mean: Vec<f32>,
+    /// Eigenvalues of the covariance of the pixels' colours (0–255 scale) about the channel
+    /// means, descending.
+    pub eigenvalues: [f32; 3],
+    /// `eigenvectors[k]` belongs to `eigenvalues[k]`: length 1, its largest component positive.
+    pub eigenvectors: [[f32; 3]; 3],
+}
+
+impl Statistics {
+    /// Statistics of no images at all: mean 0, no colour variation.
+    pub fn zero(side: usize) -> Self {
+        Statistics {
+            side,
+            images: 0,
+            mean: vec![0.0; side * side * 3],
+            eigenvalues: [0.0; 3],
+            eigenvectors: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        }
+    }
+
+    /// Statistics of a set, computed on `threads` threads; bad images are left out.
+    ///
+    /// Errors: `Data` where too many images are bad.
+    pub fn compute(source: &dyn Source, threads: usize) -> Result<Self> {
+        let next = AtomicUsize::new(0);
+        let sums = std::thread::scope(|scope| {
+            let work = || Sums::new(source.side()).add_source(source, &next);
+            let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+            let mut all = Sums::new(source.side());
+            for worker in workers {
+                let part = worker
+                    .join()
+                    .map_err(|_| data("internal error: a statistics thread panicked"))??;
+                all.merge(&part);
+            }
+            Ok(all)
+        })?;
+        if sums.images == 0 {
+            return Err(data(format!(
+                "no usable image among the {} of the training set",
+                source.len()
+            )));
+        }
+        Ok(sums.statistics())
+    }
+
+    /// Those of the file `cache` if they belong to this set, else computed and written there.
+    ///
+    /// Errors: `Data` where too many images are bad, or the file cannot be written.
+    pub fn cached(source: &dyn Source, cache: Option<&Path>, threads: usize) -> Result<Self> {
+        let Some(path) = cache else {
+            return Statistics::compute(source, threads);
+        };
+        let fingerprint = fingerprint(source);
+        if let Ok((statistics, found)) = Statistics::read(path)
+            && found.as_deref() == Some(fingerprint.as_str())
+            && statistics.side == source.side()
+        {
+            return Ok(statistics);
+        }
+        tracing::info!(
+            "computing the mean image and colour statistics of {} images, once",
+            source.len()
+        );
+        let statistics = Statistics::compute(source, threads)?;
+        statistics.write(path, Some(&fingerprint))?;
+        Ok(statistics)
+    }
+}
+
+/// A digest of side, names and labels: tells whether cached statistics belong to a set.
+fn fingerprint(source: &dyn Source) -> String {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(format!("{} {:?}", source.side(), source.classes()).as_bytes());
+    for image in 0..source.len() {
+        hash.update(source.name(image).as_bytes());
+        hash.update(&source.label(image).to_le_bytes());
+    }
+    format!("{:016x}", hash.digest())
+}
+
+/// Exact sums over images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sums {
+    side: usize,
+    /// Images added.
+    pub images: u64,
+    /// Sum of each byte of the image.
+    mean: Vec<u64>,
+    /// Sums over all pixels of rr, gg, bb, rg, rb, gb.
+    products: [u64; 6],
+}
+
+impl Sums {
+    /// Sums over no images yet.
+    pub fn new(side: usize) -> Self {
+        Sums {
+            side,
+            images: 0,
+            mean: vec![0; side * side * 3],
+            products: [0; 6],
+        }
+    }
+
+    /// Adds an image of side × side × 3 bytes.
+    pub fn add(&mut self, image: &[u8]) {
+        debug_assert_eq!(image.len(), self.mean.len());
+        for (sum, &x) in self.mean.iter_mut().zip(image) {
+            *sum += u64::from(x);
+        }
+        // 255² · 65,535 pixels still fit into 32 bits.
+        for part in image.chunks(3 * 65_535) {
+            let mut sums = [0u32; 6];
+            for p in part.chunks_exact(3) {
+                let (r, g, b) = (u32::from(p[0]), u32::from(p[1]), u32::from(p[2]));
+                for (sum, x) in sums
+                    .iter_mut()
+                    .zip([r * r, g * g, b * b, r * g, r * b, g * b])
+                {
+                    *sum += x;
+                }
+            }
+            for (sum, x) in self.products.iter_mut().zip(sums) {
+                *sum += u64::from(x);
+            }
+        }
+        self.images += 1;
+    }
+
+    /// Adds the sums over other images of the same side.
+    pub fn merge(&mut self, other: &Sums) {
+        for (sum, x) in self.mean.iter_mut().zip(&other.mean) {
+            *sum += x;
+        }
+        for (sum, x) in self.products.iter_mut().zip(other.products) {
+            *sum += x;
+        }
+        self.images += other.images;
+    }
+
+    fn add_source(mut self, source: &dyn Source, next: &AtomicUsize) -> Result<Self> {
+        let mut scratch = vec![0; image_bytes(source)];
+        loop {
+            let image = next.fetch_add(1, Ordering::Relaxed);
+            if image >= source.len() {
+                return Ok(self);
+            }
+            if let Some(bytes) = pixels(source, image, &mut scratch)? {
+                self.add(bytes);
+            }
+        }
+    }
+
+    /// The statistics of the images added, at least one.
+    pub fn statistics(&self) -> Statistics {
+        let images = self.images.max(1) as f64;
+        let covariance = self.covariance();
+        let (eigenvalues, eigenvectors) = eigen::symmetric(covariance);
+        Statistics {
+            side: self.side,
+            images: self.images,
+            mean: self
+                .mean
+                .iter()
+                .map(|&s| (s as f64 / images) as f32)
+                .collect(),
+            eigenvalues: eigenvalues.map(|x| x as f32),
+            eigenvectors: eigenvectors.map(|v| v.map(|x| x as f32)),
+        }
+    }
+
+    /// Covariance of the pixels' colours: (n Σxy − Σx Σy) / n², the numerator exact.
+    fn covariance(&self) -> [[f64; 3]; 3] {
+        let pixels = i128::from(self.images.max(1)) * (self.side * self.side) as i128;
+        let mut colours = [0i128; 3];
+        for pixel in self.mean.chunks_exact(3) {
+            for (sum, &x) in colours.iter_mut().zip(pixel) {
+                *sum += i128::from(x);
+            }
+        }
+        let mut covariance = [[0.0; 3]; 3];
+        let pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)];
+        for ((a, b), product) in pairs.into_iter().zip(self.products) {
+            let numerator = pixels * i128::from(product) - colours[a] * colours[b];
+            let value = numerator as f64 / (pixels as f64 * pixels as f64);
+            covariance[a][b] = value;
+            covariance[b][a] = value;
+        }
+        covariance
+    }
+}

@@ -1,0 +1,384 @@
+//! The backward pass and the update of one rank.
+
+use super::forward::mask;
+use super::links::{Links, Pass};
+use super::rank::{Column, Parts, Rank, Share};
+use super::{Dropping, Rates, StepContext};
+use crate::device::{Device, Sink};
+use crate::error::Result;
+use crate::network::op::{Dropout, Sgd};
+use crate::network::plan::{ParamId, Plan, SlotId, Stage, Step};
+
+impl<D: Device> Rank<D> {
+    /// Gradients of every parameter from the logits' down, and the update where one is asked for.
+    pub(super) fn backward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        images: usize,
+        context: &StepContext<'_>,
+    ) -> Result<()> {
+        self.loss_gradient(plan, images, context.whole_batch)?;
+        for stage in plan.stages.iter().rev() {
+            match stage {
+                Stage::Exchange { slot, readers } => {
+                    self.exchange_backward(plan, links, images, *slot, *readers)?
+                }
+                Stage::Compute { steps, .. } => {
+                    for local in 0..self.columns.len() {
+                        if let Some(step) = steps.get(self.columns[local].index) {
+                            self.step_backward(plan, links, local, images, step, context)?;
+                        }
+                    }
+                }
+            }
+        }
+        context.update.map_or(Ok(()), |rates| self.update(rates))
+    }
+
+    /// Adds what the readers computed of this rank's maps' gradients. Those on another device
+    /// sent it as soon as they had it.
+    fn exchange_backward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        images: usize,
+        slot: SlotId,
+        readers: usize,
+    ) -> Result<()> {
+        let elements = plan.slots[slot].shape.len() * images;
+        let place = plan.slots[slot].gradient;
+        for local in 0..self.columns.len() {
+            let index = self.columns[local].index;
+            let mut gradient = self.columns[local].gradients[place]
+                .take()
+                .expect("not in use");
+            for reader in (0..readers).filter(|&r| r != index) {
+                if let Some(mailbox) = links.get(Pass::Backward, slot, reader, index) {
+                    let returned = self.columns[local].returns[slot]
+                        .as_mut()
+                        .expect("a read column has a return box");
+                    self.device.receive(mailbox, returned)?;
+                }
+                let from = match self.columns.iter().find(|c| c.index == reader) {
+                    Some(here) => &here.outboxes[slot],
+                    None => &self.columns[local].returns[slot],
+                };
+                let from = from.as_ref().expect("the reader's gradient is here");
+                // A column that did not read the slot itself has no gradient of its own yet.
+                if index < readers {
+                    self.device.add(elements, from, &mut gradient)?;
+                } else {
+                    self.device.copy(elements, from, &mut gradient)?;
+                }
+            }
+            self.columns[local].gradients[place] = Some(gradient);
+        }
+        Ok(())
+    }
+
+    fn step_backward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        local: usize,
+        images: usize,
+        step: &Step,
+        context: &StepContext<'_>,
+    ) -> Result<()> {
+        let place = plan.slots[step.output()].gradient;
+        let mut dy = self.columns[local].gradients[place]
+            .take()
+            .expect("not in use");
+        let result = match step {
+            Step::Dropout { op, lane, y } => {
+                self.dropout_backward(local, images, op, *lane, *y, context, &mut dy)
+            }
+            Step::Activation { activation, y } => {
+                let elements = plan.slots[*y].shape.len() * images;
+                let y = self.columns[local].slots[*y]
+                    .as_ref()
+                    .expect("a column holds its maps");
+                self.device
+                    .activation_backward(*activation, elements, y, &mut dy)
+            }
+            Step::Conv { param, x, .. } | Step::Linear { param, x, .. } => self.weighted_backward(
+                plan, links, local, images, step, *param, *x, context, &mut dy,
+            ),
+            Step::Lrn { x, .. }
+            | Step::LocalNorm { x, .. }
+            | Step::Pool { x, .. }
+            | Step::LrnPool { x, .. } => {
+                self.map_backward(plan, links, local, images, step, *x, &dy)
+            }
+        };
+        self.columns[local].gradients[place] = Some(dy);
+        result
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn dropout_backward(
+        &mut self,
+        local: usize,
+        images: usize,
+        op: &Dropout,
+        lane: u32,
+        y: SlotId,
+        context: &StepContext<'_>,
+        dy: &mut D::Buffer,
+    ) -> Result<()> {
+        let key = self.dropout_key;
+        self.write_slot(local, y, |device, columns, y| {
+            if context.dropping == Dropping::Off {
+                // Undoes the test-time factor for the activation's derivative, as dropout does.
+                device.scale(op.units * images, 1.0 / op.test_scale(), y)?;
+                return device.scale(op.units * images, op.test_scale(), dy);
+            }
+            let mask = mask(
+                key,
+                context.dropping,
+                lane,
+                context.first_image,
+                &columns[local].masks,
+            );
+            device.dropout_backward(op, images, &mask, y, dy)
+        })
+    }
+
+    /// Convolution and fully connected layers: the activation, the gradient of the other
+    /// column's maps (sent at once), of the own maps, of the weights, of the bias.
+    #[allow(clippy::too_many_arguments)]
+    fn weighted_backward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        local: usize,
+        images: usize,
+        step: &Step,
+        param: ParamId,
+        x: SlotId,
+        context: &StepContext<'_>,
+        dy: &mut D::Buffer,
+    ) -> Result<()> {
+        let shape = plan.slots[step.output()].shape;
+        if let Some(activation) = step.activation() {
+            let y = self.columns[local].slots[step.output()]
+                .as_ref()
+                .expect("a column holds its maps");
+            self.device
+                .activation_backward(activation, shape.len() * images, y, dy)?;
+        }
+        if x != plan.input {
+            if step.parts() > 1 {
+                self.data_gradient(plan, local, images, step, param, x, 1, dy)?;
+                self.send_gradient(plan, links, local, images, x)?;
+            }
+            self.data_gradient(plan, local, images, step, param, x, 0, dy)?;
+        }
+        let mut share = self.columns[local].shares[param]
+            .take()
+            .expect("a column holds its share");
+        let parts = Parts::of(&self.columns, plan, local, x, step.parts());
+        let device = &mut self.device;
+        let fused = context.update.map(|rates| rates[param].0);
+        for (part, x) in parts.slice().iter().enumerate() {
+            weight_gradient(
+                device,
+                images,
+                step,
+                part,
+                x,
+                dy,
+                &mut share,
+                context.accumulate,
+                fused,
+            )?;
+        }
+        let rows = shape.pixels() * images;
+        device.bias_backward(
+            rows,
+            shape.maps,
+            dy,
+            context.accumulate,
+            &mut share.bias_gradient,
+        )?;
+        self.columns[local].shares[param] = Some(share);
+        Ok(())
+    }
+
+    /// Gradient of one part of the input: part 0 into the column's gradient buffer, the other
+    /// column's into the outbox.
+    #[allow(clippy::too_many_arguments)]
+    fn data_gradient(
+        &mut self,
+        plan: &Plan,
+        local: usize,
+        images: usize,
+        step: &Step,
+        param: ParamId,
+        x: SlotId,
+        part: usize,
+        dy: &D::Buffer,
+    ) -> Result<()> {
+        let device = &mut self.device;
+        let Column {
+            outboxes,
+            gradients,
+            shares,
+            ..
+        } = &mut self.columns[local];
+        let weights = &shares[param]
+            .as_ref()
+            .expect("a column holds its share")
+            .weights[part];
+        let dx = if part == 0 {
+            &mut gradients[plan.slots[x].gradient]
+        } else {
+            &mut outboxes[x]
+        };
+        let dx = dx.as_mut().expect("not in use");
+        match step {
+            Step::Conv { op, .. } => device.conv_backward_data(op, images, dy, weights, dx),
+            Step::Linear { op, .. } => device.linear_backward_data(op, images, dy, weights, dx),
+            _ => unreachable!("only weighted steps have weights"),
+        }
+    }
+
+    /// Sends the outbox of slot `x` to the column whose maps it concerns, if that is elsewhere.
+    fn send_gradient(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        local: usize,
+        images: usize,
+        x: SlotId,
+    ) -> Result<()> {
+        let elements = plan.slots[x].shape.len() * images;
+        let column = &self.columns[local];
+        for owner in (0..plan.columns).filter(|&o| o != column.index) {
+            if let Some(mailbox) = links.get(Pass::Backward, x, column.index, owner) {
+                let outbox = column.outboxes[x].as_ref().expect("a reader has an outbox");
+                self.device.send(outbox, elements, mailbox)?;
+                self.sent += 4 * elements as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Normalisations and pools: the gradient of slot `x` from that of the output.
+    #[allow(clippy::too_many_arguments)]
+    fn map_backward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        local: usize,
+        images: usize,
+        step: &Step,
+        x: SlotId,
+        dy: &D::Buffer,
+    ) -> Result<()> {
+        let place = plan.slots[x].gradient;
+        let mut dx = self.columns[local].gradients[place]
+            .take()
+            .expect("not in use");
+        let mut outbox = self.columns[local].outboxes[x].take();
+        let parts = Parts::of(&self.columns, plan, local, x, step.parts());
+        let inputs = parts.slice();
+        let y = self.columns[local].slots[step.output()]
+            .as_ref()
+            .expect("a column holds its maps");
+        let device = &mut self.device;
+        match (step, outbox.as_mut()) {
+            (Step::Lrn { op, .. }, Some(outbox)) if op.parts > 1 => {
+                device.lrn_backward(op, images, inputs, dy, &mut [&mut dx, outbox])?;
+            }
+            (Step::Lrn { op, .. }, _) => {
+                device.lrn_backward(op, images, inputs, dy, &mut [&mut dx])?
+            }
+            (Step::LocalNorm { op, .. }, _) => {
+                device.local_norm_backward(op, images, inputs[0], dy, &mut dx)?
+            }
+            (Step::Pool { op, .. }, _) => {
+                device.pool_backward(op, images, inputs[0], y, dy, &mut dx)?
+            }
+            (Step::LrnPool { lrn, pool, .. }, _) => {
+                device.lrn_pool_backward(lrn, pool, images, inputs[0], y, dy, &mut dx)?;
+            }
+            _ => unreachable!("not a step over maps"),
+        }
+        self.columns[local].gradients[place] = Some(dx);
+        self.columns[local].outboxes[x] = outbox;
+        if step.parts() > 1 {
+            self.send_gradient(plan, links, local, images, x)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Updates every parameter from its gradient; weights updated with their gradient are done.
+    fn update(&mut self, rates: &[Rates]) -> Result<()> {
+        for column in &mut self.columns {
+            for (share, (weight_rate, bias_rate)) in column.shares.iter_mut().zip(rates) {
+                let Some(share) = share else { continue };
+                let gradients = share.gradients.iter().flatten();
+                for ((weights, momentum), gradient) in share
+                    .weights
+                    .iter_mut()
+                    .zip(&mut share.momentum)
+                    .zip(gradients)
+                {
+                    self.device.sgd(
+                        weight_rate,
+                        share.weight_elements,
+                        weights,
+                        momentum,
+                        gradient,
+                    )?;
+                }
+                self.device.sgd(
+                    bias_rate,
+                    share.bias_elements,
+                    &mut share.bias,
+                    &mut share.bias_momentum,
+                    &share.bias_gradient,
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gradient of one part of a layer's weights: into its buffer, or straight into the update where
+/// it has none.
+#[allow(clippy::too_many_arguments)]
+fn weight_gradient<D: Device>(
+    device: &mut D,
+    images: usize,
+    step: &Step,
+    part: usize,
+    x: &D::Buffer,
+    dy: &D::Buffer,
+    share: &mut Share<D::Buffer>,
+    accumulate: bool,
+    fused: Option<Sgd>,
+) -> Result<()> {
+    let sink = match (&mut share.gradients, fused) {
+        (Some(gradients), _) => Sink::Gradient {
+            into: &mut gradients[part],
+            accumulate,
+        },
+        (None, Some(sgd)) => Sink::Update {
+            weights: &mut share.weights[part],
+            momentum: &mut share.momentum[part],
+            sgd,
+        },
+        (None, None) => unreachable!("an engine without gradient memory always updates"),
+    };
+    match (step, sink) {
+        (Step::Conv { op, .. }, Sink::Gradient { into, accumulate }) => {
+            device.conv_backward_weights(op, images, x, dy, accumulate, into)
+        }
+        (Step::Linear { op, .. }, sink) => device.linear_backward_weights(op, images, x, dy, sink),
+        _ => unreachable!("only fully connected layers fuse their update"),
+    }
+}

@@ -1,0 +1,166 @@
+//! The forward pass of one rank.
+
+use super::Dropping;
+use super::links::{Links, Pass};
+use super::rank::{Column, Parts, Rank, slice_of};
+use crate::device::{Device, Mask};
+use crate::error::Result;
+use crate::network::plan::{Plan, SlotId, Stage, Step};
+use crate::random::Key;
+
+impl<D: Device> Rank<D> {
+    /// Computes every slot of this rank's columns from the loaded input.
+    pub(super) fn forward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        images: usize,
+        dropping: Dropping,
+        first_image: usize,
+    ) -> Result<()> {
+        for stage in &plan.stages {
+            match stage {
+                Stage::Exchange { slot, readers } => {
+                    self.exchange_forward(plan, links, images, *slot, *readers)?
+                }
+                Stage::Compute { steps, .. } => {
+                    for local in 0..self.columns.len() {
+                        if let Some(step) = steps.get(self.columns[local].index) {
+                            self.step_forward(plan, local, images, step, dropping, first_image)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends this rank's maps of `slot` to readers elsewhere, and takes theirs.
+    fn exchange_forward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        images: usize,
+        slot: SlotId,
+        readers: usize,
+    ) -> Result<()> {
+        let elements = plan.slots[slot].shape.len() * images;
+        for column in &self.columns {
+            for reader in (0..readers).filter(|&r| r != column.index) {
+                if let Some(mailbox) = links.get(Pass::Forward, slot, column.index, reader) {
+                    let maps = column.slots[slot]
+                        .as_ref()
+                        .expect("a column holds its maps");
+                    self.device.send(maps, elements, mailbox)?;
+                    self.sent += 4 * elements as u64;
+                }
+            }
+        }
+        for column in self.columns.iter_mut().filter(|c| c.index < readers) {
+            for source in (0..plan.columns).filter(|&s| s != column.index) {
+                if let Some(mailbox) = links.get(Pass::Forward, slot, source, column.index) {
+                    let inbox = column.inboxes[slot]
+                        .as_mut()
+                        .expect("a reader has an inbox");
+                    self.device.receive(mailbox, inbox)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step_forward(
+        &mut self,
+        plan: &Plan,
+        local: usize,
+        images: usize,
+        step: &Step,
+        dropping: Dropping,
+        first_image: usize,
+    ) -> Result<()> {
+        let key = self.dropout_key;
+        self.write_slot(local, step.output(), |device, columns, y| match step {
+            Step::Dropout { op, .. } if dropping == Dropping::Off => {
+                device.scale(op.units * images, op.test_scale(), y)
+            }
+            Step::Dropout { op, lane, .. } => {
+                let mask = mask(key, dropping, *lane, first_image, &columns[local].masks);
+                device.dropout_forward(op, images, &mask, y)
+            }
+            Step::Activation {
+                activation,
+                y: slot,
+            } => device.activation_forward(*activation, plan.slots[*slot].shape.len() * images, y),
+            Step::Conv { x, .. }
+            | Step::Linear { x, .. }
+            | Step::Lrn { x, .. }
+            | Step::LocalNorm { x, .. }
+            | Step::Pool { x, .. }
+            | Step::LrnPool { x, .. } => compute(device, columns, plan, local, images, step, *x, y),
+        })
+    }
+}
+
+/// The steps that read slot `x` and write another slot's buffer `y`.
+#[allow(clippy::too_many_arguments)]
+fn compute<D: Device>(
+    device: &mut D,
+    columns: &[Column<D::Buffer>],
+    plan: &Plan,
+    local: usize,
+    images: usize,
+    step: &Step,
+    x: SlotId,
+    y: &mut D::Buffer,
+) -> Result<()> {
+    let parts = Parts::of(columns, plan, local, x, step.parts());
+    let inputs = parts.slice();
+    match step {
+        Step::Conv { op, param, .. } => {
+            let share = columns[local].share(*param);
+            device.conv_forward(
+                op,
+                images,
+                inputs,
+                &slice_of(&share.weights)[..op.parts],
+                &share.bias,
+                y,
+            )
+        }
+        Step::Linear { op, param, .. } => {
+            let share = columns[local].share(*param);
+            device.linear_forward(
+                op,
+                images,
+                inputs,
+                &slice_of(&share.weights)[..op.parts],
+                &share.bias,
+                y,
+            )
+        }
+        Step::Lrn { op, .. } => device.lrn_forward(op, images, inputs, y),
+        Step::LocalNorm { op, .. } => device.local_norm_forward(op, images, inputs[0], y),
+        Step::Pool { op, .. } => device.pool_forward(op, images, inputs[0], y),
+        Step::LrnPool { lrn, pool, .. } => device.lrn_pool_forward(lrn, pool, images, inputs[0], y),
+        Step::Activation { .. } | Step::Dropout { .. } => unreachable!("done in place"),
+    }
+}
+
+/// The mask of a dropout step in training.
+pub(super) fn mask<B>(
+    key: Key,
+    dropping: Dropping,
+    lane: u32,
+    first_image: usize,
+    given: &[B],
+) -> Mask<'_, B> {
+    match dropping {
+        Dropping::Counter { step } => Mask::Counter {
+            key,
+            lane,
+            step,
+            first_image,
+        },
+        Dropping::Given | Dropping::Off => Mask::Given(&given[lane as usize]),
+    }
+}

@@ -1,0 +1,262 @@
+//! Walks a plan over devices: forward, backward, update. Each device has a thread of its own
+//! while a step runs; they meet only where the plan says exchange.
+
+mod backward;
+mod forward;
+mod links;
+mod rank;
+mod tensors;
+
+use crate::batch::Batch;
+use crate::device::{Device, Score};
+use crate::error::{Error, Result, device, usage};
+use crate::network::op::Sgd;
+use crate::network::plan::{Plan, SlotId};
+use crate::random::{Key, Purpose};
+use links::Links;
+use rank::Rank;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Update constants of one parameter: its weights' and its bias's.
+pub type Rates = (Sgd, Sgd);
+
+/// Where dropout's masks come from in a training step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Dropping {
+    /// From the counter-based streams of this update.
+    Counter { step: u64 },
+    /// From the masks given with [`Engine::set_masks`].
+    Given,
+    /// None: every output is multiplied by its test-time factor, as in evaluation.
+    Off,
+}
+
+/// What a training step does besides computing gradients.
+#[derive(Clone, Copy, Debug)]
+pub struct StepContext<'a> {
+    pub dropping: Dropping,
+    /// The first image's number in the update's whole batch, and the images of that batch.
+    pub first_image: usize,
+    pub whole_batch: usize,
+    /// Add the gradients to those of the step before.
+    pub accumulate: bool,
+    /// Update constants, one per parameter of the plan; none: gradients only.
+    pub update: Option<&'a [Rates]>,
+}
+
+/// A network on its devices.
+pub struct Engine<D: Device> {
+    plan: Plan,
+    ranks: Vec<Rank<D>>,
+    links: Links<D>,
+    /// Images of the batch that is loaded.
+    images: usize,
+    /// The batch whose upload may still be under way.
+    in_flight: Option<Batch>,
+    exchanged: AtomicU64,
+}
+
+impl<D: Device> Engine<D> {
+    /// Puts the columns of `plan` on `devices`: one each, or all on the only one. The parameters
+    /// are zero until they are set. `keep_gradients` gives every gradient memory of its own, for
+    /// accumulation and inspection.
+    ///
+    /// # Errors
+    /// `Usage` where devices and columns do not match; `Device` where memory does not suffice.
+    pub fn new(
+        plan: Plan,
+        devices: Vec<D>,
+        side: usize,
+        seed: u64,
+        keep_gradients: bool,
+    ) -> Result<Self> {
+        let count = devices.len();
+        if count != 1 && count != plan.columns {
+            return Err(usage(format!(
+                "{count} devices for a network of {} column(s): give one device, or one for each column",
+                plan.columns
+            )));
+        }
+        let key = Key::new(seed, Purpose::Dropout);
+        let mut ranks = Vec::with_capacity(count);
+        for (index, device) in devices.into_iter().enumerate() {
+            let columns = if count == 1 {
+                0..plan.columns
+            } else {
+                index..index + 1
+            };
+            ranks.push(Rank::new(
+                device,
+                &plan,
+                columns,
+                side,
+                key,
+                keep_gradients,
+            )?);
+        }
+        let links = Links::new(&plan, &mut ranks)?;
+        Ok(Engine {
+            plan,
+            ranks,
+            links,
+            images: 0,
+            in_flight: None,
+            exchanged: AtomicU64::new(0),
+        })
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Names of the devices, in the order of the columns.
+    pub fn device_names(&self) -> Vec<String> {
+        self.ranks.iter().map(|rank| rank.device.name()).collect()
+    }
+
+    /// Bytes allocated on each device.
+    pub fn allocated_bytes(&self) -> Vec<usize> {
+        self.ranks
+            .iter()
+            .map(|rank| rank.device.allocated_bytes())
+            .collect()
+    }
+
+    /// Bytes sent from device to device since the engine was made.
+    pub fn exchanged_bytes(&self) -> u64 {
+        self.exchanged.load(Ordering::Relaxed)
+    }
+
+    /// Memory for batches that upload fastest to these devices.
+    pub fn host_allocator(&self) -> crate::batch::HostAllocator {
+        self.ranks[0].device.host_allocator()
+    }
+
+    /// Sets the mean image, `[side][side][colour]`, that [`Engine::load`] subtracts.
+    pub fn set_mean(&mut self, mean: &[f32]) -> Result<()> {
+        self.ranks
+            .iter_mut()
+            .try_for_each(|rank| rank.set_mean(mean))
+    }
+
+    /// Starts the upload of a batch and makes it the next step's input. Gives back the batch
+    /// before, to be filled again.
+    pub fn load(&mut self, batch: Batch) -> Result<Option<Batch>> {
+        self.images = batch.len();
+        let images = self.images;
+        for rank in &mut self.ranks {
+            rank.upload(&batch)?;
+        }
+        let retired = self.in_flight.replace(batch);
+        self.each_rank(|rank, plan, _| rank.augment(plan, images))?;
+        Ok(retired)
+    }
+
+    /// Waits until the last loaded batch has been read and gives it back. The input stays loaded.
+    pub fn unload(&mut self) -> Result<Option<Batch>> {
+        self.ranks.iter_mut().try_for_each(Rank::arrived)?;
+        Ok(self.in_flight.take())
+    }
+
+    /// Makes images that are already cropped and mean-subtracted, `[images, 3, side, side]`, the
+    /// next step's input.
+    pub fn load_images(&mut self, images: &[f32], labels: &[u32]) -> Result<()> {
+        self.images = labels.len();
+        self.ranks
+            .iter_mut()
+            .try_for_each(|rank| rank.load_images(&self.plan, images, labels))
+    }
+
+    /// Forward, loss, backward and, where asked for, the update, on the loaded batch. The loss is
+    /// the mean over `whole_batch` images; read it with [`Engine::take_score`].
+    pub fn train_step(&mut self, context: &StepContext<'_>) -> Result<()> {
+        let images = self.images;
+        let exchanged = &AtomicU64::new(0);
+        self.each_rank(|rank, plan, links| {
+            rank.forward(plan, links, images, context.dropping, context.first_image)?;
+            rank.loss(plan, images)?;
+            rank.backward(plan, links, images, context)?;
+            exchanged.fetch_add(std::mem::take(&mut rank.sent), Ordering::Relaxed);
+            Ok(())
+        })?;
+        self.exchanged
+            .fetch_add(exchanged.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The test-time network on the loaded batch, its loss and errors added to the score.
+    pub fn test_step(&mut self) -> Result<()> {
+        let images = self.images;
+        self.each_rank(|rank, plan, links| {
+            rank.forward(plan, links, images, Dropping::Off, 0)?;
+            rank.sent = 0;
+            rank.loss(plan, images)
+        })?;
+        Ok(())
+    }
+
+    /// Loss and errors summed since the last call. Waits for the devices.
+    pub fn take_score(&mut self) -> Result<Score> {
+        self.ranks[0].take_score()
+    }
+
+    /// Class probabilities of the last step, `[images, classes]`.
+    pub fn probabilities(&mut self) -> Result<Vec<f32>> {
+        let elements = self.images * self.plan.classes;
+        self.ranks[0].probabilities(elements)
+    }
+
+    /// Values of a slot after a forward pass, `[images, maps, height, width]`, columns joined.
+    pub fn activations(&mut self, slot: SlotId) -> Result<Vec<f32>> {
+        let images = self.images;
+        tensors::activations(&mut self.ranks, &self.plan, slot, images)
+    }
+
+    /// Waits until all devices have done what was issued.
+    pub fn synchronize(&mut self) -> Result<()> {
+        self.ranks
+            .iter_mut()
+            .try_for_each(|rank| rank.device.synchronize())
+    }
+
+    /// Runs `work` on every rank at the same time. If one fails the others are released from
+    /// their waits, and the first failure is returned.
+    fn each_rank(
+        &mut self,
+        work: impl Fn(&mut Rank<D>, &Plan, &Links<D>) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let (plan, links) = (&self.plan, &self.links);
+        if let [rank] = &mut self.ranks[..] {
+            return work(rank, plan, links);
+        }
+        let first: Mutex<Option<Error>> = Mutex::new(None);
+        let fail = |error: Error| {
+            first
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .get_or_insert(error);
+            links.abandon();
+        };
+        std::thread::scope(|scope| {
+            for rank in &mut self.ranks {
+                let (work, fail) = (&work, &fail);
+                scope.spawn(move || {
+                    let name = rank.device.name();
+                    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        work(rank, plan, links)
+                    }));
+                    match result {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => fail(error),
+                        Err(_) => fail(device(format!("{name}: internal error (panic) in a step"))),
+                    }
+                });
+            }
+        });
+        first
+            .into_inner()
+            .unwrap_or_else(|e| e.into_inner())
+            .map_or(Ok(()), Err)
+    }
+}

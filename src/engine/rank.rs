@@ -1,0 +1,368 @@
+//! One device and the columns on it: their memory and their input.
+
+use crate::batch::Batch;
+use crate::device::{Device, Score};
+use crate::error::{Result, device};
+use crate::network::params::Param;
+use crate::network::plan::{ParamId, Plan, SlotId, Stage, Step};
+use crate::random::Key;
+use std::ops::Range;
+
+/// One column's share of a layer's parameters on its device.
+pub(super) struct Share<B> {
+    /// One matrix per part.
+    pub weights: Vec<B>,
+    pub momentum: Vec<B>,
+    /// Absent where the update is fused with the weight gradient.
+    pub gradients: Option<Vec<B>>,
+    pub bias: B,
+    pub bias_momentum: B,
+    pub bias_gradient: B,
+    /// Elements of one part's matrix, and of the bias.
+    pub weight_elements: usize,
+    pub bias_elements: usize,
+}
+
+/// One column's memory. Indices are the plan's.
+pub(super) struct Column<B> {
+    pub index: usize,
+    /// Maps; taken out while they are written.
+    pub slots: Vec<Option<B>>,
+    /// The other column's maps of exchanged slots, where it is on another device.
+    pub inboxes: Vec<Option<B>>,
+    /// Gradients of the other column's maps that this column computed.
+    pub outboxes: Vec<Option<B>>,
+    /// Gradients of this column's maps that the other column computed.
+    pub returns: Vec<Option<B>>,
+    /// Two buffers that alternate along the backward pass.
+    pub gradients: [Option<B>; 2],
+    pub shares: Vec<Option<Share<B>>>,
+    /// Given dropout masks, by lane.
+    pub masks: Vec<B>,
+}
+
+/// A device with one or all of the columns.
+pub(super) struct Rank<D: Device> {
+    pub device: D,
+    pub columns: Vec<Column<D::Buffer>>,
+    pub dropout_key: Key,
+    /// Bytes sent to other devices, not yet counted by the engine.
+    pub sent: u64,
+    /// Two, so that a batch can arrive while the one before is used.
+    inputs: [D::Input; 2],
+    current: usize,
+    side: usize,
+    mean: D::Buffer,
+    probabilities: Option<D::Buffer>,
+    tally: D::Tally,
+}
+
+impl<D: Device> Rank<D> {
+    pub(super) fn new(
+        mut device: D,
+        plan: &Plan,
+        columns: Range<usize>,
+        side: usize,
+        dropout_key: Key,
+        keep_gradients: bool,
+    ) -> Result<Self> {
+        let alone = columns.len() == plan.columns;
+        let first = columns.start;
+        let columns = columns
+            .map(|c| Column::new(&mut device, plan, c, first, alone, keep_gradients))
+            .collect::<Result<Vec<_>>>()?;
+        let inputs = [
+            device.allocate_input(plan.batch, plan.image)?,
+            device.allocate_input(plan.batch, plan.image)?,
+        ];
+        let mean = device.allocate(side * side * 3)?;
+        let probabilities = if first == 0 {
+            Some(device.allocate(plan.batch * plan.classes)?)
+        } else {
+            None
+        };
+        let tally = device.allocate_tally()?;
+        Ok(Rank {
+            device,
+            columns,
+            dropout_key,
+            sent: 0,
+            inputs,
+            current: 0,
+            side,
+            mean,
+            probabilities,
+            tally,
+        })
+    }
+
+    pub(super) fn set_mean(&mut self, mean: &[f32]) -> Result<()> {
+        self.device.upload(mean, &mut self.mean)
+    }
+
+    /// Starts the upload of a batch into the input not in use; the batch before has arrived when
+    /// this returns.
+    pub(super) fn upload(&mut self, batch: &Batch) -> Result<()> {
+        let previous = self.current;
+        self.current = 1 - self.current;
+        self.device
+            .upload_input(batch, &mut self.inputs[self.current])?;
+        self.device.input_arrived(&self.inputs[previous])
+    }
+
+    /// Waits until the newest batch has been read from the host's memory.
+    pub(super) fn arrived(&mut self) -> Result<()> {
+        self.device.input_arrived(&self.inputs[self.current])
+    }
+
+    /// Makes the network's input from the uploaded batch. Columns on one device share it.
+    pub(super) fn augment(&mut self, plan: &Plan, images: usize) -> Result<()> {
+        let x = self.columns[0].slots[plan.input]
+            .as_mut()
+            .expect("the first column holds the input");
+        self.device
+            .augment(images, &self.inputs[self.current], self.side, &self.mean, x)
+    }
+
+    pub(super) fn load_images(
+        &mut self,
+        plan: &Plan,
+        images: &[f32],
+        labels: &[u32],
+    ) -> Result<()> {
+        let shape = plan.slots[plan.input].shape;
+        let nhwc = super::tensors::to_nhwc(images, shape, labels.len());
+        let x = self.columns[0].slots[plan.input]
+            .as_mut()
+            .expect("the first column holds the input");
+        self.device.upload(&nhwc, x)?;
+        self.device
+            .upload_labels(labels, &mut self.inputs[self.current])
+    }
+
+    /// Softmax and score of the logits, where column 0 is here.
+    pub(super) fn loss(&mut self, plan: &Plan, images: usize) -> Result<()> {
+        let Some(probabilities) = self.probabilities.as_mut() else {
+            return Ok(());
+        };
+        let logits = self.columns[0].slots[plan.logits]
+            .as_ref()
+            .expect("column 0 holds the logits");
+        self.device
+            .softmax_forward(plan.classes, images, logits, probabilities)?;
+        self.device.score(
+            plan.classes,
+            images,
+            logits,
+            &self.inputs[self.current],
+            &mut self.tally,
+        )
+    }
+
+    /// Gradient of the mean loss over `whole_batch` images by the logits.
+    pub(super) fn loss_gradient(
+        &mut self,
+        plan: &Plan,
+        images: usize,
+        whole_batch: usize,
+    ) -> Result<()> {
+        let Some(probabilities) = self.probabilities.as_ref() else {
+            return Ok(());
+        };
+        let column = &mut self.columns[0];
+        let target = column.gradients[plan.slots[plan.logits].gradient]
+            .as_mut()
+            .expect("not in use");
+        let scale = 1.0 / whole_batch as f32;
+        self.device.softmax_backward(
+            plan.classes,
+            images,
+            probabilities,
+            &self.inputs[self.current],
+            scale,
+            target,
+        )
+    }
+
+    pub(super) fn take_score(&mut self) -> Result<Score> {
+        self.device.take_tally(&mut self.tally)
+    }
+
+    pub(super) fn probabilities(&mut self, elements: usize) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; elements];
+        let source = self
+            .probabilities
+            .as_ref()
+            .ok_or_else(|| device("column 0 is on another device"))?;
+        self.device.download(source, &mut values)?;
+        Ok(values)
+    }
+
+    /// Takes slot `y` out of a column, lets `work` write it with the device and all columns at
+    /// hand, and puts it back.
+    pub(super) fn write_slot(
+        &mut self,
+        local: usize,
+        y: SlotId,
+        work: impl FnOnce(&mut D, &[Column<D::Buffer>], &mut D::Buffer) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = self.columns[local].slots[y]
+            .take()
+            .expect("a slot is written once at a time");
+        let result = work(&mut self.device, &self.columns, &mut buffer);
+        self.columns[local].slots[y] = Some(buffer);
+        result
+    }
+}
+
+/// The buffers a step reads of a slot, its own column's first.
+pub(super) struct Parts<'a, B> {
+    buffers: [&'a B; 2],
+    count: usize,
+}
+
+impl<'a, B> Parts<'a, B> {
+    /// What column `columns[local]` reads of slot `x` in `parts` parts.
+    pub(super) fn of(
+        columns: &'a [Column<B>],
+        plan: &Plan,
+        local: usize,
+        x: SlotId,
+        parts: usize,
+    ) -> Self {
+        let column = &columns[local];
+        // Columns on one device share the images.
+        let owner = if x == plan.input { &columns[0] } else { column };
+        let own = owner.slots[x].as_ref().expect("a column holds its maps");
+        let mut buffers = [own; 2];
+        if parts > 1 {
+            let other = columns.iter().find(|c| c.index != column.index);
+            let maps = other.map_or(&column.inboxes[x], |c| &c.slots[x]);
+            buffers[1] = maps
+                .as_ref()
+                .expect("the other column's maps are here or in the inbox");
+        }
+        Parts {
+            buffers,
+            count: parts,
+        }
+    }
+
+    pub(super) fn slice(&self) -> &[&'a B] {
+        &self.buffers[..self.count]
+    }
+}
+
+/// References to one buffer per part, in an array so that a step allocates nothing.
+pub(super) fn slice_of<B>(buffers: &[B]) -> [&B; 2] {
+    [&buffers[0], buffers.last().expect("at least one part")]
+}
+
+impl<B> Column<B> {
+    /// This column's share of a parameter; it must hold one.
+    pub(super) fn share(&self, param: ParamId) -> &Share<B> {
+        self.shares[param]
+            .as_ref()
+            .expect("a column holds its share")
+    }
+
+    fn new<D: Device<Buffer = B>>(
+        device: &mut D,
+        plan: &Plan,
+        index: usize,
+        first: usize,
+        alone: bool,
+        keep_gradients: bool,
+    ) -> Result<Self> {
+        let mut allocate_slots = |held: &dyn Fn(SlotId) -> bool| -> Result<Vec<Option<B>>> {
+            plan.slots
+                .iter()
+                .enumerate()
+                .map(|(id, slot)| {
+                    if held(id) {
+                        device.allocate(slot.shape.len() * plan.batch).map(Some)
+                    } else {
+                        Ok(None)
+                    }
+                })
+                .collect()
+        };
+        // A column reads an exchanged slot if it is among the readers, and is read by the others.
+        let reads = |id: SlotId| {
+            plan.stages.iter().any(|s| matches!(*s, Stage::Exchange { slot, readers } if slot == id && index < readers))
+        };
+        let is_read = |id: SlotId| {
+            plan.stages.iter().any(|s| matches!(*s, Stage::Exchange { slot, readers } if slot == id && (0..readers).any(|r| r != index)))
+        };
+        let slots = allocate_slots(&|id| {
+            index < plan.slots[id].columns && (id != plan.input || index == first)
+        })?;
+        let inboxes = allocate_slots(&|id| !alone && reads(id))?;
+        let outboxes = allocate_slots(&reads)?;
+        let returns = allocate_slots(&|id| !alone && is_read(id))?;
+        let [even, odd] = plan.gradient_buffers(index);
+        let gradients = [Some(device.allocate(even)?), Some(device.allocate(odd)?)];
+        let shares = plan
+            .params
+            .iter()
+            .map(|p| Share::new(device, p, index, keep_gradients))
+            .collect::<Result<_>>()?;
+        let masks = (0..dropouts(plan))
+            .map(|_| device.allocate(0))
+            .collect::<Result<_>>()?;
+        Ok(Column {
+            index,
+            slots,
+            inboxes,
+            outboxes,
+            returns,
+            gradients,
+            shares,
+            masks,
+        })
+    }
+}
+
+/// Dropout layers of a plan.
+pub(super) fn dropouts(plan: &Plan) -> usize {
+    let of_column_0 = plan.stages.iter().filter_map(|s| match s {
+        Stage::Compute { steps, .. } => steps.first(),
+        Stage::Exchange { .. } => None,
+    });
+    of_column_0
+        .filter(|s| matches!(s, Step::Dropout { .. }))
+        .count()
+}
+
+impl<B> Share<B> {
+    fn new<D: Device<Buffer = B>>(
+        device: &mut D,
+        param: &Param,
+        column: usize,
+        keep_gradients: bool,
+    ) -> Result<Option<Self>> {
+        if column >= param.columns {
+            return Ok(None);
+        }
+        let matrix = param.depth() * param.outputs();
+        let fused = param.kernel == 0 && device.fuses_linear_update() && !keep_gradients;
+        let mut matrices = || {
+            (0..param.parts)
+                .map(|_| device.allocate(matrix))
+                .collect::<Result<Vec<_>>>()
+        };
+        let (weights, momentum) = (matrices()?, matrices()?);
+        let gradients = if fused { None } else { Some(matrices()?) };
+        let mut bias = || device.allocate(param.outputs());
+        Ok(Some(Share {
+            weights,
+            momentum,
+            gradients,
+            bias: bias()?,
+            bias_momentum: bias()?,
+            bias_gradient: bias()?,
+            weight_elements: matrix,
+            bias_elements: param.outputs(),
+        }))
+    }
+}

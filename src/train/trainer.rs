@@ -1,0 +1,452 @@
+//! The training loop.
+
+use super::validation::{Evaluation, validate};
+use super::{RunFolder, Session, Signals, Watchdog};
+use crate::checkpoint::{Checkpoint, Pending, State};
+use crate::config::Config;
+use crate::data::order::batches_per_epoch;
+use crate::data::{Loader, LoaderOptions, Source};
+use crate::device::Device;
+use crate::engine::{Dropping, Engine, Rates, StepContext};
+use crate::error::{Error, Result, numeric};
+use crate::network::params::Tensors;
+use crate::optimizer::{self, Plateau};
+use crate::report::metrics::{EvaluationRecord, Record, StepRecord};
+use crate::report::progress::Progress;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub steps: u64,
+    pub epochs: f64,
+    pub time: Duration,
+    pub images_per_second: f64,
+    /// Share of the training time spent waiting for data.
+    pub data_wait: f64,
+    pub last_loss: f64,
+    pub validation: Option<Evaluation>,
+    pub classes: usize,
+    pub pictures: Vec<PathBuf>,
+    /// Why it ended early, if it did.
+    pub stopped: Option<i32>,
+}
+
+/// A run under way.
+pub struct Trainer<'a, D: Device> {
+    engine: &'a mut Engine<D>,
+    session: Session,
+    folder: RunFolder,
+    signals: Signals,
+    watchdog: Watchdog,
+    progress: Progress,
+    plateau: Plateau,
+    /// Updates done, and to be done.
+    step: u64,
+    steps: u64,
+    pending: Pending,
+    clock: Clock,
+    last_loss: f64,
+    validation: Option<Evaluation>,
+    /// The step of the last evaluation the schedule asked for.
+    evaluated: Option<u64>,
+}
+
+/// Time and images since the last log and in all; monotonic.
+struct Clock {
+    logged: Instant,
+    logged_wait: Duration,
+    images: u64,
+    /// Of all training steps in this process: seconds, seconds waited, images.
+    total: (f64, f64, u64),
+    rates: Vec<f64>,
+}
+
+impl<'a, D: Device> Trainer<'a, D> {
+    /// Prepares a run on an engine whose parameters are overwritten: by the state to resume from,
+    /// or by the initial values.
+    pub fn new(engine: &'a mut Engine<D>, mut session: Session, signals: Signals) -> Result<Self> {
+        let resume = session.resume.take();
+        let config = &session.config;
+        let (parameters, momentum) = match &resume {
+            Some(checkpoint) => (checkpoint.parameters.clone(), checkpoint.momentum.clone()),
+            None => (
+                Tensors::initial(&engine.plan().params, config.train.seed),
+                Tensors::zeros(&engine.plan().params),
+            ),
+        };
+        engine.set_parameters(&parameters)?;
+        engine.set_momentum(&momentum)?;
+        engine.set_mean(&session.statistics.mean)?;
+        let state = resume.map(|c| c.state);
+        let step = state.as_ref().map_or(0, |s| s.step);
+        let folder = RunFolder::open(&session.folder, config, state.as_ref().map(|s| s.step))?;
+        let steps = total_steps(config, session.data.train.len());
+        Ok(Trainer {
+            engine,
+            folder,
+            signals,
+            watchdog: Watchdog::new(config.train.step_timeout),
+            progress: Progress::training(step, steps, session.quiet),
+            plateau: state.as_ref().map_or_else(Plateau::default, |s| s.plateau),
+            step,
+            steps,
+            pending: state.as_ref().map_or_else(Pending::default, |s| s.pending),
+            clock: Clock::new(),
+            last_loss: f64::NAN,
+            validation: None,
+            evaluated: state.and_then(|s| s.evaluated),
+            session,
+        })
+    }
+
+    /// Trains to the end, or until a signal; saves in either case.
+    pub fn run(mut self) -> Result<Outcome> {
+        let started = Instant::now();
+        let stopped = self.train()?;
+        let parameters = self.save()?;
+        let pictures = self
+            .folder
+            .draw(&parameters, self.step, self.engine.plan().columns)?;
+        self.progress.finish();
+        Ok(Outcome {
+            steps: self.step,
+            epochs: epoch(&self.session.config, &*self.session.data.train, self.step),
+            time: started.elapsed(),
+            images_per_second: self.clock.median_rate(),
+            data_wait: self.clock.wait_share(),
+            last_loss: self.last_loss,
+            validation: self.validation,
+            classes: self.session.config.network.classes,
+            pictures,
+            stopped,
+        })
+    }
+
+    fn train(&mut self) -> Result<Option<i32>> {
+        let mut loader = self.open_loader()?;
+        self.evaluate_if_due(&mut loader)?;
+        while self.step < self.steps {
+            self.update(&mut loader)?;
+            if self
+                .step
+                .is_multiple_of(self.session.config.train.log_every)
+                || self.step == self.steps
+            {
+                self.log(&loader)?;
+            }
+            if let Some(Error::Interrupted(signal)) = self.signals.stop() {
+                return Ok(Some(signal));
+            }
+            self.evaluate_if_due(&mut loader)?;
+            if self.due(self.session.config.train.checkpoint_every) && self.step < self.steps {
+                self.save()?;
+            }
+        }
+        if self.evaluated != Some(self.step) {
+            // Beyond the schedule, so it must leave no trace in what a longer run would do.
+            self.evaluate(&mut loader)?;
+        }
+        Ok(None)
+    }
+
+    /// Whether something done every so many steps (0: each epoch) is due.
+    fn due(&self, every: u64) -> bool {
+        let config = &self.session.config;
+        let every = if every > 0 {
+            every
+        } else {
+            steps_per_epoch(config, self.session.data.train.len())
+        };
+        self.step > 0 && self.step.is_multiple_of(every)
+    }
+
+    /// The evaluation the schedule asks for at this step, unless it was made before an
+    /// interruption.
+    fn evaluate_if_due(&mut self, loader: &mut Loader) -> Result<()> {
+        if !self.due(self.session.config.train.evaluate_every) || self.evaluated == Some(self.step)
+        {
+            return Ok(());
+        }
+        let Some(found) = self.evaluate(loader)? else {
+            return Ok(());
+        };
+        if self.plateau.best.is_none_or(|best| found.top1_error < best) {
+            let parameters = self.engine.parameters()?;
+            self.folder.save_best(&parameters)?;
+        }
+        if self
+            .plateau
+            .observe(&self.session.config.train, found.top1_error)
+        {
+            tracing::info!(
+                "validation stopped improving: learning rate now {}",
+                optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau)
+            );
+        }
+        self.evaluated = Some(self.step);
+        Ok(())
+    }
+
+    fn open_loader(&self) -> Result<Loader> {
+        let config = &self.session.config;
+        let options = LoaderOptions {
+            batch: config.train.batch,
+            seed: config.train.seed,
+            workers: config.workers(),
+            queue: config.data.queue,
+            first_step: self.step * config.train.accumulate as u64,
+            augment: config.augmentation(),
+        };
+        Loader::train(
+            self.session.data.train.clone(),
+            &options,
+            &self.session.statistics,
+            &self.engine.host_allocator(),
+        )
+    }
+
+    fn epoch(&self) -> f64 {
+        epoch(&self.session.config, &*self.session.data.train, self.step)
+    }
+
+    fn rates(&self) -> Vec<Rates> {
+        optimizer::rates(
+            &self.session.config.train,
+            &self.engine.plan().params,
+            self.epoch(),
+            &self.plateau,
+        )
+    }
+
+    /// One update: `accumulate` batches forward and backward, then the parameters.
+    fn update(&mut self, loader: &mut Loader) -> Result<()> {
+        let (batch, accumulate) = (
+            self.session.config.train.batch,
+            self.session.config.train.accumulate,
+        );
+        let rates = self.rates();
+        for part in 0..accumulate {
+            let images = loader
+                .next_batch()?
+                .ok_or_else(|| crate::error::data("the loader ended"))?;
+            let context = StepContext {
+                dropping: Dropping::Counter { step: self.step },
+                first_image: part * batch,
+                whole_batch: accumulate * batch,
+                accumulate: part > 0,
+                update: (part + 1 == accumulate).then_some(&rates[..]),
+            };
+            self.clock.images += images.len() as u64;
+            self.pending.images += images.len() as u64;
+            let (engine, step) = (&mut *self.engine, self.step);
+            let used = self.watchdog.watch(
+                || format!("step {}", step + 1),
+                || -> Result<_> {
+                    let used = engine.load(images)?;
+                    engine.train_step(&context)?;
+                    Ok(used)
+                },
+            )?;
+            if let Some(used) = used {
+                loader.recycle(used);
+            }
+        }
+        self.step += 1;
+        Ok(())
+    }
+
+    /// Adds the devices' sums to those not yet logged.
+    fn collect(&mut self) -> Result<()> {
+        let (engine, step) = (&mut *self.engine, self.step);
+        let score = self
+            .watchdog
+            .watch(|| format!("step {step}"), || engine.take_score())?;
+        self.pending.loss += score.loss;
+        self.pending.top1_errors += score.top1_errors;
+        let explosion = 10.0 * (self.session.config.network.classes as f64).ln().max(1.0);
+        let loss = self.pending.loss / self.pending.images.max(1) as f64;
+        if loss.is_finite() && loss <= explosion {
+            return Ok(());
+        }
+        Err(self.explain(loss))
+    }
+
+    /// The error of a loss that is not finite or exploded.
+    fn explain(&mut self, loss: f64) -> Error {
+        let rate =
+            optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau);
+        let culprit = self.engine.parameters().ok().and_then(|tensors| {
+            tensors
+                .0
+                .iter()
+                .find(|t| t.values.iter().any(|v| !v.is_finite()))
+                .map(|t| t.name.clone())
+        });
+        let culprit = culprit.map_or_else(
+            || "all parameters are still finite".into(),
+            |name| format!("first tensor that is not finite: {name}"),
+        );
+        let ln = (self.session.config.network.classes as f64).ln();
+        numeric(format!(
+            "loss {loss} by step {} (ln(classes) is {ln:.3}), learning rate {rate}; {culprit}; the last checkpoint is kept; try a smaller train.learning_rate",
+            self.step
+        ))
+    }
+
+    fn log(&mut self, loader: &Loader) -> Result<()> {
+        self.collect()?;
+        let images = self.pending.images.max(1) as f64;
+        let (images_per_second, data_wait) = self.clock.lap(loader.waited());
+        self.last_loss = self.pending.loss / images;
+        let record = StepRecord {
+            step: self.step,
+            epoch: self.epoch(),
+            loss: self.last_loss,
+            top1_error: self.pending.top1_errors as f64 / images,
+            learning_rate: optimizer::learning_rate(
+                &self.session.config.train,
+                self.epoch(),
+                &self.plateau,
+            ),
+            images_per_second,
+            data_wait,
+            extra: Default::default(),
+        };
+        self.pending = Pending::default();
+        self.progress.step(&record);
+        self.folder.record(&Record::Step(record))?;
+        self.warn_of_plateau();
+        Ok(())
+    }
+
+    /// A loss still at chance after an epoch has known causes.
+    fn warn_of_plateau(&self) {
+        let config = &self.session.config;
+        let epoch = steps_per_epoch(config, self.session.data.train.len());
+        let chance = (config.network.classes as f64).ln();
+        let just_past = self.step >= epoch && self.step < epoch + config.train.log_every;
+        if just_past && config.network.classes > 1 && self.last_loss > 0.99 * chance {
+            tracing::warn!(
+                "after an epoch the loss is still {:.3}, about ln(classes): likely causes are the learning rate ({}), the initial biases, σ at this width (network.init = \"fan-in\" scales it), or unshuffled data",
+                self.last_loss,
+                config.train.learning_rate
+            );
+        }
+    }
+
+    fn evaluate(&mut self, loader: &mut Loader) -> Result<Option<Evaluation>> {
+        let Some(source) = self.session.data.val.clone() else {
+            return Ok(None);
+        };
+        self.collect()?;
+        if let Some(used) = self.engine.unload()? {
+            loader.recycle(used);
+        }
+        self.progress.set_title("validating");
+        let found = validate(self.engine, &self.session.config, source, |_| Ok(()))?;
+        self.progress.set_title("training");
+        let record = EvaluationRecord {
+            step: self.step,
+            epoch: self.epoch(),
+            val_top1_error: found.top1_error,
+            val_top5_error: found.top5_error,
+            val_loss: found.loss,
+            extra: Default::default(),
+        };
+        self.progress.evaluation(&record);
+        self.folder.record(&Record::Evaluation(record))?;
+        self.validation = Some(found);
+        self.clock.restart(loader.waited());
+        Ok(Some(found))
+    }
+
+    /// Writes a checkpoint; gives the parameters it holds.
+    fn save(&mut self) -> Result<Tensors> {
+        self.collect()?;
+        let checkpoint = Checkpoint {
+            parameters: self.engine.parameters()?,
+            momentum: self.engine.momentum()?,
+            state: State {
+                step: self.step,
+                plateau: self.plateau,
+                evaluated: self.evaluated,
+                config: self.session.config.to_toml(),
+                data: self.session.data_name.clone(),
+                classes: self.session.data.train.classes().to_vec(),
+                pending: self.pending,
+            },
+        };
+        self.folder.save(&checkpoint)?;
+        Ok(checkpoint.parameters)
+    }
+}
+
+impl Clock {
+    fn new() -> Self {
+        Clock {
+            logged: Instant::now(),
+            logged_wait: Duration::ZERO,
+            images: 0,
+            total: (0.0, 0.0, 0),
+            rates: vec![],
+        }
+    }
+
+    /// Images a second and the share of time waited since the last lap.
+    fn lap(&mut self, waited: Duration) -> (f64, f64) {
+        let seconds = self.logged.elapsed().as_secs_f64().max(1e-9);
+        let wait = waited.saturating_sub(self.logged_wait).as_secs_f64();
+        let rate = self.images as f64 / seconds;
+        self.total = (
+            self.total.0 + seconds,
+            self.total.1 + wait,
+            self.total.2 + self.images,
+        );
+        self.rates.push(rate);
+        self.restart(waited);
+        (rate, (wait / seconds).min(1.0))
+    }
+
+    /// Starts a lap anew, after something that is not training.
+    fn restart(&mut self, waited: Duration) {
+        self.logged = Instant::now();
+        self.logged_wait = waited;
+        self.images = 0;
+    }
+
+    fn median_rate(&self) -> f64 {
+        let mut rates = self.rates.clone();
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
+    }
+
+    fn wait_share(&self) -> f64 {
+        if self.total.0 > 0.0 {
+            self.total.1 / self.total.0
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Updates of one epoch.
+pub fn steps_per_epoch(config: &Config, images: usize) -> u64 {
+    batches_per_epoch(images, config.train.batch * config.train.accumulate) as u64
+}
+
+/// Updates of the whole run.
+fn total_steps(config: &Config, images: usize) -> u64 {
+    if config.train.steps > 0 {
+        config.train.steps
+    } else {
+        config.train.epochs * steps_per_epoch(config, images)
+    }
+}
+
+/// Passes over the training set after so many updates.
+fn epoch(config: &Config, train: &dyn Source, step: u64) -> f64 {
+    (step * (config.train.batch * config.train.accumulate) as u64) as f64
+        / train.len().max(1) as f64
+}
