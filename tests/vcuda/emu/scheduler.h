@@ -32,7 +32,8 @@ struct Launch {
 const char* objection(const Launch&);
 
 enum class Outcome { done, illegal_address, failed };
-/// Runs a whole grid that nothing speaks against. The caller sees to it that there is one launch at a time in the process.
+/// Runs a whole grid that nothing speaks against. The caller sees to it that there is one launch at a time in the
+/// process.
 Outcome run(const Launch&, std::string& fault);
 
 // ---- within the scheduler ----------------------------------------------------------------------

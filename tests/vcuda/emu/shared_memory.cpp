@@ -28,8 +28,8 @@ struct Chunk {
     size_t count;
 };
 
-/// The chunks of static shared memory that the running kernel was seen to write. Filling the memory of every kernel before each
-/// block would cost more than most blocks do.
+/// The chunks of static shared memory that the running kernel was seen to write. Filling the memory of every kernel
+/// before each block would cost more than most blocks do.
 std::vector<Chunk> footprint;
 
 NO_SANITIZE void poison(uint32_t* words, size_t count) {
