@@ -115,9 +115,9 @@ impl Bench {
             });
         }
         let mut dw = self.buffer(op.depth() * out);
-        for part in 0..parts {
+        for (part, x) in xs.iter().enumerate() {
             self.line(&format!("{name} weights {part}"), work, "GFLOP/s", |d| {
-                d.conv_backward_weights(&op, images, xs[part], &dy, false, &mut dw)
+                d.conv_backward_weights(&op, images, x, &dy, false, &mut dw)
                     .unwrap();
             });
         }

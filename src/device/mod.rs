@@ -279,6 +279,7 @@ pub trait Device: Send + Sized {
         x: &Self::Buffer,
         y: &mut Self::Buffer,
     ) -> Result<()>;
+    #[allow(clippy::too_many_arguments)] // two operations and five operands
     fn lrn_pool_backward(
         &mut self,
         lrn: &Lrn,

@@ -8,8 +8,10 @@ use super::team::{Shared, Team, Workers};
 use crate::error::Result;
 use crate::network::op::{Activation, Conv, Shape};
 
-/// Images whose frames are made before a weight gradient's products run over them.
-const GROUP: usize = 8;
+/// Images whose frames are made before a weight gradient's products run over them, and lines of
+/// their outputs that one product sums: so many stay in the first-level cache for all its rows.
+const GROUP: usize = 4;
+const LINES: usize = 2;
 
 /// An image within a border of zeros, its pixels `dilation` apart.
 pub struct Frame {
@@ -308,28 +310,30 @@ fn add_outer(
 ) {
     let wide = op.output.maps.next_multiple_of(PANEL);
     let (size, stride, maps) = (op.window.size, op.window.stride, op.input.maps);
-    let (panels, line) = (wide / PANEL, plan.forward.width * maps);
+    let (panels, width) = (wide / PANEL, plan.forward.width * maps);
+    let lines = (0..op.output.height).step_by(LINES);
     let groups = panels.div_ceil(3);
     let (rows, target) = (size * maps, Shared::new(gradient));
     workers.run(size * groups, |task, _| {
         let (kernel_row, first) = (task / groups, task % groups * 3);
-        for image in 0..images {
+        let at = (first * op.depth() + kernel_row * rows) * PANEL;
+        for (image, line) in (0..images).flat_map(|i| lines.clone().map(move |l| (i, l))) {
             let p = Outer {
                 rows,
                 panels: 3.min(panels - first),
-                segments: op.output.height,
+                segments: LINES.min(op.output.height - line),
                 run: op.output.width,
-                a_segment: stride * line,
+                a_segment: stride * width,
                 a_step: stride * maps,
                 b_segment: op.output.width * wide,
                 b_step: wide,
                 b_panel: PANEL,
                 c_panel: op.depth() * PANEL,
-                add: add || image > 0,
+                add: add || image + line > 0,
             };
-            let a = &frames[image * plan.forward.len() + kernel_row * line..];
-            let b = &dy[image * op.output.pixels() * wide + first * PANEL..];
-            let at = (first * op.depth() + kernel_row * rows) * PANEL;
+            let a = &frames[image * plan.forward.len() + (kernel_row + stride * line) * width..];
+            let pixel = image * op.output.pixels() + line * op.output.width;
+            let b = &dy[pixel * wide + first * PANEL..];
             let extent = (p.panels - 1) * p.c_panel + rows * PANEL;
             // SAFETY: no other task has these panels' rows of this kernel row; frames and `dy`
             // hold every window and pixel of the image.

@@ -158,13 +158,14 @@ macro_rules! strip {
 }
 strip!(strip_2, 2, 1);
 strip!(strip_6, 6, 1 2 3 4 5);
+strip!(strip_8, 8, 1 2 3 4 5 6 7);
 strip!(strip_12, 12, 1 2 3 4 5 6 7 8 9 10 11);
 
 /// Defines the product of all rows and panels, the panels by strips of so many vectors:
 /// the first count of panels while there are as many.
 macro_rules! panels {
-    ($name:ident, $rows:ident, $arguments:tt, $strip:ident, $most:literal,
-     $($panels:literal => $wide:literal),*) => {
+    ($name:ident, $rows:ident, $arguments:tt, $most:literal,
+     $($panels:literal => $strip:ident $wide:literal),*) => {
         panels!(@ $name, $rows, $arguments, |p, a, b, c| {
             let mut panel = 0;
             while panel < p.panels {
@@ -202,12 +203,12 @@ macro_rules! panels {
         }
     };
 }
-panels!(product_4, Blocked, (), strip_2, 1, 1 => 4);
-panels!(product_8, Blocked, (), strip_6, 1, 1 => 2);
-panels!(product_16, Blocked, (), strip_12, 2, 1 => 1, 2 => 2);
-panels!(product_at_4, Offsets, (offsets), strip_2, 1, 1 => 4);
-panels!(product_at_8, Offsets, (offsets), strip_6, 1, 1 => 2);
-panels!(product_at_16, Offsets, (offsets), strip_6, 4, 1 => 1, 2 => 2, 3 => 3, 4 => 4);
+panels!(product_4, Blocked, (), 1, 1 => strip_2 4);
+panels!(product_8, Blocked, (), 1, 1 => strip_6 2);
+panels!(product_16, Blocked, (), 2, 1 => strip_12 1, 2 => strip_12 2);
+panels!(product_at_4, Offsets, (offsets), 1, 1 => strip_2 4);
+panels!(product_at_8, Offsets, (offsets), 1, 1 => strip_6 2);
+panels!(product_at_16, Offsets, (offsets), 4, 1 => strip_12 1, 2 => strip_8 2, 3 => strip_8 3, 4 => strip_6 4);
 
 kernel!(
     /// `C = A · B`, A's rows 16 elements apart.

@@ -5,6 +5,9 @@
 //! ±p, and infinity. In 1-D, for points a_j with n_j = Π (a_j − a_l): row j of Bᵀ holds the
 //! coefficients of Π_{l≠j} (t − a_l), of G the powers of a_j over n_j, of A the powers of a_j.
 
+// Rows and columns of tiles read best by their numbers.
+#![allow(clippy::needless_range_loop)]
+
 use super::gemm::PANEL;
 use super::simd::{Isa, Vector, kernel};
 
