@@ -52,8 +52,9 @@ impl Cublas {
         // SAFETY: loads a library that runs no code of its own at load time that we depend on.
         if !unsafe { sys::is_culib_present() } {
             return Err(device(format!(
-                "{}: the library cuBLAS (libcublas.so) is not found: install the CUDA toolkit or its cuBLAS package, \
-                 and name its folder in LD_LIBRARY_PATH; --cpu runs without it",
+                "{}: the library cuBLAS is not found, neither as libcublas.so nor as libcublas.so.12: install the CUDA \
+                 toolkit or its cuBLAS package, and name its folder in LD_LIBRARY_PATH (where there is only \
+                 libcublas.so.13, put a link libcublas.so to it there); --cpu runs without it",
                 home.name
             )));
         }

@@ -87,7 +87,7 @@ impl Home {
         self.wait(|| unsafe { result::event::query(event.cu_event()) })
     }
 
-    /// Asks again and again, at first without a pause; an error after `patience`. The driver's own waits have no end.
+    /// Asks again and again, at first without a pause; an error in the end. The driver's own waits have none.
     fn wait(&self, is_done: impl Fn() -> Result<(), DriverError>) -> Result<()> {
         let start = Instant::now();
         loop {
