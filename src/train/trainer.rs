@@ -11,7 +11,7 @@ use crate::engine::{Dropping, Engine, Rates, StepContext};
 use crate::error::{Error, Result, numeric};
 use crate::network::params::Tensors;
 use crate::optimizer::{self, Plateau};
-use crate::report::metrics::{EvaluationRecord, Record, StepRecord};
+use crate::report::metrics::{EvaluationRecord, StepRecord};
 use crate::report::progress::Progress;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,11 +23,6 @@ pub struct Outcome {
     /// Images of one update.
     pub batch: usize,
     pub time: Duration,
-    pub images_per_second: f64,
-    /// Share of the training time spent waiting for data.
-    pub data_wait: f64,
-    pub last_loss: f64,
-    pub validation: Option<Evaluation>,
     pub classes: usize,
     pub pictures: Vec<PathBuf>,
     /// Why it ended early, if it did.
@@ -48,8 +43,9 @@ pub struct Trainer<'a, D: Device> {
     steps: u64,
     pending: Pending,
     clock: Clock,
+    /// Training loss and error as they were logged last.
     last_loss: f64,
-    validation: Option<Evaluation>,
+    last_top1_error: f64,
     /// The step of the last evaluation the schedule asked for.
     evaluated: Option<u64>,
 }
@@ -59,9 +55,8 @@ struct Clock {
     logged: Instant,
     logged_wait: Duration,
     images: u64,
-    /// Of all training steps in this process: seconds, seconds waited, images.
-    total: (f64, f64, u64),
-    rates: Vec<f64>,
+    /// What the last lap came to.
+    last: (f64, f64),
 }
 
 impl<'a, D: Device> Trainer<'a, D> {
@@ -96,7 +91,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             pending: state.as_ref().map_or_else(Pending::default, |s| s.pending),
             clock: Clock::new(),
             last_loss: f64::NAN,
-            validation: None,
+            last_top1_error: f64::NAN,
             evaluated: state.and_then(|s| s.evaluated),
             session,
         })
@@ -105,7 +100,11 @@ impl<'a, D: Device> Trainer<'a, D> {
     /// Trains to the end, or until a signal; saves in either case.
     pub fn run(mut self) -> Result<Outcome> {
         let started = Instant::now();
-        let stopped = self.train()?;
+        let stopped = match self.train() {
+            Ok(()) => None,
+            Err(Error::Interrupted(signal)) => Some(signal),
+            Err(error) => return Err(error),
+        };
         let parameters = self.save()?;
         let pictures = self
             .folder
@@ -113,19 +112,16 @@ impl<'a, D: Device> Trainer<'a, D> {
         self.progress.finish();
         Ok(Outcome {
             steps: self.step,
-            epochs: epoch(&self.session.config, &*self.session.data.train, self.step),
+            batch: self.session.config.train.batch * self.session.config.train.accumulate,
             time: started.elapsed(),
-            images_per_second: self.clock.median_rate(),
-            data_wait: self.clock.wait_share(),
-            last_loss: self.last_loss,
-            validation: self.validation,
             classes: self.session.config.network.classes,
             pictures,
             stopped,
         })
     }
 
-    fn train(&mut self) -> Result<Option<i32>> {
+    /// Trains to the end; `Interrupted` by a signal, between two steps or in an evaluation.
+    fn train(&mut self) -> Result<()> {
         let mut loader = self.open_loader()?;
         self.evaluate_if_due(&mut loader)?;
         while self.step < self.steps {
@@ -137,8 +133,8 @@ impl<'a, D: Device> Trainer<'a, D> {
             {
                 self.log(&loader)?;
             }
-            if let Some(Error::Interrupted(signal)) = self.signals.stop() {
-                return Ok(Some(signal));
+            if let Some(interrupted) = self.signals.stop() {
+                return Err(interrupted);
             }
             self.evaluate_if_due(&mut loader)?;
             if self.due(self.session.config.train.checkpoint_every) && self.step < self.steps {
@@ -149,7 +145,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             // Beyond the schedule, so it must leave no trace in what a longer run would do.
             self.evaluate(&mut loader)?;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Whether something done every so many steps (0: each epoch) is due.
@@ -298,28 +294,37 @@ impl<'a, D: Device> Trainer<'a, D> {
 
     fn log(&mut self, loader: &Loader) -> Result<()> {
         self.collect()?;
-        let images = self.pending.images.max(1) as f64;
-        let (images_per_second, data_wait) = self.clock.lap(loader.waited());
-        self.last_loss = self.pending.loss / images;
-        let record = StepRecord {
+        let record = self.training_record(loader);
+        (self.last_loss, self.last_top1_error) = (record.loss, record.top1_error);
+        self.clock.lap(loader.waited());
+        self.pending = Pending::default();
+        self.progress.step(&record);
+        self.folder.record_step(record)?;
+        self.warn_of_plateau();
+        Ok(())
+    }
+
+    /// The training since the last log; what was logged last where there has been none since.
+    fn training_record(&self, loader: &Loader) -> StepRecord {
+        let pending = &self.pending;
+        let images = pending.images as f64;
+        let (loss, top1_error) = if pending.images > 0 {
+            (pending.loss / images, pending.top1_errors as f64 / images)
+        } else {
+            (self.last_loss, self.last_top1_error)
+        };
+        let (images_per_second, data_wait) = self.clock.rates(loader.waited());
+        let train = &self.session.config.train;
+        StepRecord {
             step: self.step,
             epoch: self.epoch(),
-            loss: self.last_loss,
-            top1_error: self.pending.top1_errors as f64 / images,
-            learning_rate: optimizer::learning_rate(
-                &self.session.config.train,
-                self.epoch(),
-                &self.plateau,
-            ),
+            loss,
+            top1_error,
+            learning_rate: optimizer::learning_rate(train, self.epoch(), &self.plateau),
             images_per_second,
             data_wait,
             extra: Default::default(),
-        };
-        self.pending = Pending::default();
-        self.progress.step(&record);
-        self.folder.record(&Record::Step(record))?;
-        self.warn_of_plateau();
-        Ok(())
+        }
     }
 
     /// A loss still at chance after an epoch has known causes.
@@ -345,9 +350,20 @@ impl<'a, D: Device> Trainer<'a, D> {
         if let Some(used) = self.engine.unload()? {
             loader.recycle(used);
         }
+        let training = self.training_record(loader);
         self.progress.set_title("validating");
-        let found = validate(self.engine, &self.session.config, source, |_| Ok(()))?;
+        let signals = self.signals.clone();
+        let found = validate(self.engine, &self.session.config, source, |_| {
+            signals.stop().map_or(Ok(()), Err)
+        });
         self.progress.set_title("training");
+        self.clock.restart(loader.waited());
+        if let Err(Error::Interrupted(_)) = found {
+            // Half an evaluation is none, and no part of the training's score.
+            self.engine.unload()?;
+            self.engine.take_score()?;
+        }
+        let found = found?;
         let record = EvaluationRecord {
             step: self.step,
             epoch: self.epoch(),
@@ -357,18 +373,21 @@ impl<'a, D: Device> Trainer<'a, D> {
             extra: Default::default(),
         };
         self.progress.evaluation(&record);
-        self.folder.record(&Record::Evaluation(record))?;
-        self.validation = Some(found);
-        self.clock.restart(loader.waited());
+        self.folder.record_evaluation(record, &training)?;
         Ok(Some(found))
     }
 
     /// Writes a checkpoint; gives the parameters it holds.
     fn save(&mut self) -> Result<Tensors> {
         self.collect()?;
+        let (parameters, momentum) = (self.engine.parameters()?, self.engine.momentum()?);
+        if !parameters.is_finite() || !momentum.is_finite() {
+            // The loss is the one before the last update: it may not show this yet.
+            return Err(self.explain(self.last_loss));
+        }
         let checkpoint = Checkpoint {
-            parameters: self.engine.parameters()?,
-            momentum: self.engine.momentum()?,
+            parameters,
+            momentum,
             state: State {
                 step: self.step,
                 plateau: self.plateau,
@@ -390,24 +409,25 @@ impl Clock {
             logged: Instant::now(),
             logged_wait: Duration::ZERO,
             images: 0,
-            total: (0.0, 0.0, 0),
-            rates: vec![],
+            last: (0.0, 0.0),
         }
     }
 
-    /// Images a second and the share of time waited since the last lap.
-    fn lap(&mut self, waited: Duration) -> (f64, f64) {
+    /// Images a second and the share of time waited since the last lap; those of the last lap
+    /// where no image has come since.
+    fn rates(&self, waited: Duration) -> (f64, f64) {
+        if self.images == 0 {
+            return self.last;
+        }
         let seconds = self.logged.elapsed().as_secs_f64().max(1e-9);
         let wait = waited.saturating_sub(self.logged_wait).as_secs_f64();
-        let rate = self.images as f64 / seconds;
-        self.total = (
-            self.total.0 + seconds,
-            self.total.1 + wait,
-            self.total.2 + self.images,
-        );
-        self.rates.push(rate);
+        (self.images as f64 / seconds, (wait / seconds).min(1.0))
+    }
+
+    /// Ends a lap.
+    fn lap(&mut self, waited: Duration) {
+        self.last = self.rates(waited);
         self.restart(waited);
-        (rate, (wait / seconds).min(1.0))
     }
 
     /// Starts a lap anew, after something that is not training.
@@ -415,20 +435,6 @@ impl Clock {
         self.logged = Instant::now();
         self.logged_wait = waited;
         self.images = 0;
-    }
-
-    fn median_rate(&self) -> f64 {
-        let mut rates = self.rates.clone();
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
-    }
-
-    fn wait_share(&self) -> f64 {
-        if self.total.0 > 0.0 {
-            self.total.1 / self.total.0
-        } else {
-            0.0
-        }
     }
 }
 
