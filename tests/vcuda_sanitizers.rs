@@ -1,6 +1,8 @@
-//! The sanitized builds of the virtual CUDA driver report planted mistakes by source line, and nothing in their twins.
+//! The sanitized builds of the virtual CUDA driver report planted mistakes by source line, and
+//! nothing in their twins.
 //!
-//! Started by `tests/vcuda/sanitize.sh`; in an ordinary test run there is no sanitizer and nothing to do.
+//! Started by `tests/vcuda/sanitize.sh`; in an ordinary test run there is no sanitizer and nothing
+//! to do.
 #![cfg(feature = "cuda")]
 
 use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
@@ -8,7 +10,8 @@ use cudarc::nvrtc::Ptx;
 use std::process::{Command, Output};
 use vcuda::{Fibres, Options};
 
-/// Launches one kernel of `tests/vcuda/kernels/faulty.cu` with two arrays and numbers, in the process that the tests start.
+/// Launches one kernel of `tests/vcuda/kernels/faulty.cu` with two arrays and numbers, in the
+/// process that the tests start.
 #[test]
 fn child_launches_a_kernel() {
     let Ok(request) = std::env::var("VCUDA_LAUNCH") else {

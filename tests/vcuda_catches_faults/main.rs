@@ -1,7 +1,7 @@
 //! The virtual CUDA driver finds planted mistakes, and finds none in their twins.
 //!
-//! The kernels stand in `tests/vcuda/kernels/faulty.cu`. They exist on the virtual driver only, so on
-//! a machine with a real GPU these tests do nothing. What only a sanitizer finds is tested in
+//! The kernels stand in `tests/vcuda/kernels/faulty.cu`. They exist on the virtual driver only, so
+//! on a machine with a real GPU these tests do nothing. What only a sanitizer finds is tested in
 //! `vcuda_sanitizers.rs`.
 #![cfg(feature = "cuda")]
 

@@ -197,7 +197,8 @@ fn built_in_functions_give_what_cuda_gives() {
     let values = gpu.stream.clone_dtoh(&out).unwrap();
     // What thread 37, lane 5 of the second warp, sees.
     let seen: Vec<f32> = (0..13).map(|i| values[i * 64 + 37]).collect();
-    let votes = 11.0 + 0.0 + 1000.0; // of 32..64, eleven are multiples of three; none is 7; all are below 64
+    // Of 32..64, eleven are multiples of three; none is 7; all are below 64.
+    let votes = 11.0 + 0.0 + 1000.0;
     let reduced = (32..64).sum::<i32>() as f32 + 63.0 + 32.0;
     let half = f16::from_f32(0.1).to_f32();
     let expected = [

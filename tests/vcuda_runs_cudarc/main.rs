@@ -1,7 +1,7 @@
 //! `cudarc`, unmodified, on the virtual CUDA driver.
 //!
-//! The kernels stand in `tests/vcuda/kernels/right.cu`. They exist on the virtual driver only, so on
-//! a machine with a real GPU these tests do nothing.
+//! The kernels stand in `tests/vcuda/kernels/right.cu`. They exist on the virtual driver only, so
+//! on a machine with a real GPU these tests do nothing.
 #![cfg(feature = "cuda")]
 
 mod copies_and_streams;

@@ -6,8 +6,8 @@ use cudarc::driver::{CudaContext, DevicePtr, result};
 use std::sync::{Barrier, Mutex};
 use vcuda::Options;
 
-/// Two host threads, one per GPU: each computes, and they exchange what they have, ordered by events. Returns whether
-/// both end with the right numbers.
+/// Two host threads, one per GPU: each computes, and they exchange what they have, ordered by
+/// events. Returns whether both end with the right numbers.
 fn exchange(ordinals: [usize; 2], rounds: usize) -> bool {
     const N: usize = 1000;
     let gpus: Vec<Gpu> = ordinals.iter().map(|ordinal| Gpu::new(*ordinal)).collect();
@@ -58,7 +58,7 @@ fn exchange(ordinals: [usize; 2], rounds: usize) -> bool {
                 }
                 let got = stream.clone_dtoh(&own).unwrap();
                 together.wait();
-                // Both hold x + y after a round, however they began: x₁ = 2·(…).
+                // The same on the host: each adds one, then what the other sent.
                 let mut pair = [0.0f32, 1.0];
                 for _ in 0..rounds {
                     let next = [pair[0] + 1.0, pair[1] + 1.0];

@@ -110,10 +110,10 @@ unsafe fn tile<V: Vector, R: Rows, const ROWS: usize, const WIDE: usize>(
             for k in offset..offset + p.run {
                 let vectors: [V; WIDE] =
                     std::array::from_fn(|w| V::load(b.add(column::<V>(w, p.b_panel))));
-                for i in 0..ROWS {
+                for (i, sum) in sum.iter_mut().enumerate() {
                     let x = V::splat(*rows[i].add(k));
                     for w in 0..WIDE {
-                        sum[i][w] = x.mul_add(vectors[w], sum[i][w]);
+                        sum[w] = x.mul_add(vectors[w], sum[w]);
                     }
                 }
                 b = b.add(PANEL);
@@ -128,78 +128,93 @@ unsafe fn tile<V: Vector, R: Rows, const ROWS: usize, const WIDE: usize>(
     }
 }
 
-/// All rows by `WIDE` vectors, in tiles of `FULL` rows and one of what is left.
-#[inline(always)]
-unsafe fn strip<V: Vector, R: Rows, const FULL: usize, const WIDE: usize>(
-    p: &Product<'_>,
-    a: R,
-    b: *const f32,
-    c: *mut f32,
-    bias: usize,
-) {
-    macro_rules! rest {
-        ($left:expr, $a:expr, $c:expr, $($rows:literal)*) => {
-            match $left {
-                $($rows if $rows < FULL => tile::<V, R, $rows, WIDE>(p, $a, b, $c, bias),)*
-                _ => {}
+/// Defines a function for all rows by `WIDE` vectors: tiles of `$full` rows, then one of what is
+/// left. Only the sizes listed are compiled.
+macro_rules! strip {
+    ($name:ident, $full:literal, $($rows:literal)*) => {
+        #[inline(always)]
+        unsafe fn $name<V: Vector, R: Rows, const WIDE: usize>(
+            p: &Product<'_>,
+            a: R,
+            b: *const f32,
+            c: *mut f32,
+            bias: usize,
+        ) {
+            // SAFETY: rows stay below `p.rows`.
+            unsafe {
+                let mut row = 0;
+                while p.rows - row >= $full {
+                    tile::<V, R, $full, WIDE>(p, a.from(row), b, c.add(row * p.c_row), bias);
+                    row += $full;
+                }
+                let (a, c) = (a.from(row), c.add(row * p.c_row));
+                match p.rows - row {
+                    $($rows => tile::<V, R, $rows, WIDE>(p, a, b, c, bias),)*
+                    _ => {}
+                }
             }
-        };
-    }
-    // SAFETY: rows stay below `p.rows`.
-    unsafe {
-        let mut row = 0;
-        while p.rows - row >= FULL {
-            tile::<V, R, FULL, WIDE>(p, a.from(row), b, c.add(row * p.c_row), bias);
-            row += FULL;
         }
-        let (a, c) = (a.from(row), c.add(row * p.c_row));
-        rest!(p.rows - row, a, c, 1 2 3 4 5 6 7 8 9 10 11);
-    }
+    };
 }
+strip!(strip_2, 2, 1);
+strip!(strip_6, 6, 1 2 3 4 5);
+strip!(strip_12, 12, 1 2 3 4 5 6 7 8 9 10 11);
 
-/// All panels, `GROUP` at a time while there are so many.
-#[inline(always)]
-unsafe fn panels<V: Vector, R: Rows, const FULL: usize, const GROUP: usize, const WIDE: usize>(
-    p: &Product<'_>,
-    a: R,
-    b: *const f32,
-    c: *mut f32,
-) {
-    // SAFETY: panels stay below `p.panels`.
-    unsafe {
-        let mut panel = 0;
-        while panel < p.panels {
-            let (b, c) = (b.add(panel * p.b_panel), c.add(panel * p.c_panel));
-            let bias = panel * PANEL;
-            let left = (p.panels - panel).min(GROUP);
-            match left * (PANEL / V::LANES) {
-                all if all == WIDE => strip::<V, R, FULL, WIDE>(p, a, b, c, bias),
-                3 if WIDE > 3 => strip::<V, R, FULL, 3>(p, a, b, c, bias),
-                2 if WIDE > 2 => strip::<V, R, FULL, 2>(p, a, b, c, bias),
-                _ => strip::<V, R, FULL, 1>(p, a, b, c, bias),
+/// Defines the product of all rows and panels, the panels by strips of so many vectors:
+/// the first count of panels while there are as many.
+macro_rules! panels {
+    ($name:ident, $rows:ident, $arguments:tt, $strip:ident, $most:literal,
+     $($panels:literal => $wide:literal),*) => {
+        panels!(@ $name, $rows, $arguments, |p, a, b, c| {
+            let mut panel = 0;
+            while panel < p.panels {
+                let (b, c) = (b.add(panel * p.b_panel), c.add(panel * p.c_panel));
+                let left = (p.panels - panel).min($most);
+                match left {
+                    $($panels => $strip::<V, $rows, $wide>(p, a, b, c, panel * PANEL),)*
+                    _ => {}
+                }
+                panel += left;
             }
-            panel += left;
+        });
+    };
+    (@ $name:ident, Blocked, (), |$p:ident, $a:ident, $b:ident, $c:ident| $body:block) => {
+        #[inline(always)]
+        unsafe fn $name<V: Vector>($p: &Product<'_>, a: *const f32, $b: *const f32, $c: *mut f32) {
+            let $a = Blocked(a);
+            // SAFETY: the caller's promise; panels stay below `p.panels`.
+            unsafe { $body }
         }
-    }
+    };
+    (@ $name:ident, Offsets, (offsets), |$p:ident, $a:ident, $b:ident, $c:ident| $body:block) => {
+        #[inline(always)]
+        unsafe fn $name<V: Vector>(
+            $p: &Product<'_>,
+            a: *const f32,
+            offsets: &[u32],
+            $b: *const f32,
+            $c: *mut f32,
+        ) {
+            debug_assert_eq!(offsets.len(), $p.rows);
+            let $a = Offsets(a, offsets.as_ptr());
+            // SAFETY: the caller's promise; panels stay below `p.panels`.
+            unsafe { $body }
+        }
+    };
 }
-
-#[inline(always)]
-unsafe fn product_body<V: Vector, const FULL: usize, const GROUP: usize, const WIDE: usize>(
-    p: &Product<'_>,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { panels::<V, Blocked, FULL, GROUP, WIDE>(p, Blocked(a), b, c) }
-}
+panels!(product_4, Blocked, (), strip_2, 1, 1 => 4);
+panels!(product_8, Blocked, (), strip_6, 1, 1 => 2);
+panels!(product_16, Blocked, (), strip_12, 2, 1 => 1, 2 => 2);
+panels!(product_at_4, Offsets, (offsets), strip_2, 1, 1 => 4);
+panels!(product_at_8, Offsets, (offsets), strip_6, 1, 1 => 2);
+panels!(product_at_16, Offsets, (offsets), strip_6, 4, 1 => 1, 2 => 2, 3 => 3, 4 => 4);
 
 kernel!(
     /// `C = A · B`, A's rows 16 elements apart.
     ///
     /// # Safety
     /// The pointers must be good for the extents in `p`.
-    pub unsafe fn product = product_body[2, 1, 2][6, 1, 2][12, 2, 2](
+    pub unsafe fn product = [product_4::<Portable>][product_8::<Avx2>][product_16::<Avx512>](
         p: &Product<'_>,
         a: *const f32,
         b: *const f32,
@@ -207,25 +222,13 @@ kernel!(
     )
 );
 
-#[inline(always)]
-unsafe fn product_at_body<V: Vector, const FULL: usize, const GROUP: usize, const WIDE: usize>(
-    p: &Product<'_>,
-    a: *const f32,
-    offsets: &[u32],
-    b: *const f32,
-    c: *mut f32,
-) {
-    debug_assert_eq!(offsets.len(), p.rows);
-    // SAFETY: the caller's promise.
-    unsafe { panels::<V, Offsets, FULL, GROUP, WIDE>(p, Offsets(a, offsets.as_ptr()), b, c) }
-}
-
 kernel!(
     /// `C = A · B`, A's rows at `offsets` from `a`.
     ///
     /// # Safety
     /// The pointers must be good for the extents in `p`, at every offset.
-    pub unsafe fn product_at = product_at_body[2, 1, 2][6, 1, 2][6, 4, 4](
+    pub unsafe fn product_at =
+        [product_at_4::<Portable>][product_at_8::<Avx2>][product_at_16::<Avx512>](
         p: &Product<'_>,
         a: *const f32,
         offsets: &[u32],
@@ -287,61 +290,60 @@ unsafe fn outer_tile<V: Vector, const ROWS: usize, const WIDE: usize>(
     }
 }
 
-#[inline(always)]
-unsafe fn outer_strip<V: Vector, const FULL: usize, const WIDE: usize>(
-    p: &Outer,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-) {
-    macro_rules! rest {
-        ($left:expr, $a:expr, $c:expr, $($rows:literal)*) => {
-            match $left {
-                $($rows if $rows < FULL => outer_tile::<V, $rows, WIDE>(p, $a, b, $c),)*
-                _ => {}
+/// Defines the sum of outer products of all rows and panels: tiles of `$full` rows, panels by so
+/// many vectors.
+macro_rules! outer_panels {
+    ($name:ident, $full:literal [$($rows:literal)*] $most:literal,
+     $($panels:literal => $wide:literal),*) => {
+        #[inline(always)]
+        unsafe fn $name<V: Vector>(p: &Outer, a: *const f32, b: *const f32, c: *mut f32) {
+            #[inline(always)]
+            unsafe fn strip<V: Vector, const WIDE: usize>(
+                p: &Outer,
+                a: *const f32,
+                b: *const f32,
+                c: *mut f32,
+            ) {
+                // SAFETY: rows stay below `p.rows`.
+                unsafe {
+                    let mut row = 0;
+                    while p.rows - row >= $full {
+                        outer_tile::<V, $full, WIDE>(p, a.add(row), b, c.add(row * PANEL));
+                        row += $full;
+                    }
+                    let (a, c) = (a.add(row), c.add(row * PANEL));
+                    match p.rows - row {
+                        $($rows => outer_tile::<V, $rows, WIDE>(p, a, b, c),)*
+                        _ => {}
+                    }
+                }
             }
-        };
-    }
-    // SAFETY: rows stay below `p.rows`.
-    unsafe {
-        let mut row = 0;
-        while p.rows - row >= FULL {
-            outer_tile::<V, FULL, WIDE>(p, a.add(row), b, c.add(row * PANEL));
-            row += FULL;
-        }
-        rest!(p.rows - row, a.add(row), c.add(row * PANEL), 1 2 3 4 5 6 7);
-    }
-}
-
-#[inline(always)]
-unsafe fn outer_body<V: Vector, const FULL: usize, const GROUP: usize, const WIDE: usize>(
-    p: &Outer,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-) {
-    // SAFETY: panels stay below `p.panels`.
-    unsafe {
-        let mut panel = 0;
-        while panel < p.panels {
-            let (b, c) = (b.add(panel * p.b_panel), c.add(panel * p.c_panel));
-            let left = (p.panels - panel).min(GROUP);
-            match left * (PANEL / V::LANES) {
-                all if all == WIDE => outer_strip::<V, FULL, WIDE>(p, a, b, c),
-                2 if WIDE > 2 => outer_strip::<V, FULL, 2>(p, a, b, c),
-                _ => outer_strip::<V, FULL, 1>(p, a, b, c),
+            // SAFETY: panels stay below `p.panels`.
+            unsafe {
+                let mut panel = 0;
+                while panel < p.panels {
+                    let (b, c) = (b.add(panel * p.b_panel), c.add(panel * p.c_panel));
+                    let left = (p.panels - panel).min($most);
+                    match left {
+                        $($panels => strip::<V, $wide>(p, a, b, c),)*
+                        _ => {}
+                    }
+                    panel += left;
+                }
             }
-            panel += left;
         }
-    }
+    };
 }
+outer_panels!(outer_4, 2 [1] 1, 1 => 4);
+outer_panels!(outer_8, 6 [1 2 3 4 5] 1, 1 => 2);
+outer_panels!(outer_16, 8 [1 2 3 4 5 6 7] 3, 1 => 1, 2 => 2, 3 => 3);
 
 kernel!(
     /// A sum of outer products.
     ///
     /// # Safety
     /// The pointers must be good for the extents in `p`.
-    pub unsafe fn outer = outer_body[2, 1, 2][6, 1, 2][8, 3, 3](
+    pub unsafe fn outer = [outer_4::<Portable>][outer_8::<Avx2>][outer_16::<Avx512>](
         p: &Outer,
         a: *const f32,
         b: *const f32,

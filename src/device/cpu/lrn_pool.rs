@@ -100,13 +100,7 @@ impl Rings {
 }
 
 #[inline(always)]
-unsafe fn forward_body<V: Vector, const ALL: usize>(
-    lrn: &Lrn,
-    pool: &Pool,
-    x: &[f32],
-    y: &mut [f32],
-    rings: Rings,
-) {
+unsafe fn forward_body<V: Vector>(lrn: &Lrn, pool: &Pool, x: &[f32], y: &mut [f32], rings: Rings) {
     let (maps, width) = (pool.input.maps, pool.input.width);
     let mut next = 0;
     for p in 0..pool.output.height {
@@ -143,7 +137,7 @@ unsafe fn forward_body<V: Vector, const ALL: usize>(
 }
 
 #[inline(always)]
-unsafe fn backward_body<V: Vector, const ALL: usize>(
+unsafe fn backward_body<V: Vector>(
     (lrn, pool): (&Lrn, &Pool),
     x: &[f32],
     y: &[f32],
@@ -223,7 +217,7 @@ kernel!(
     ///
     /// # Safety
     /// The rings must be made for `pool`, and `lrn` suit them.
-    unsafe fn forward_rows = forward_body[0][0][0](
+    unsafe fn forward_rows = [forward_body::<Portable>][forward_body::<Avx2>][forward_body::<Avx512>](
         lrn: &Lrn,
         pool: &Pool,
         x: &[f32],
@@ -236,7 +230,7 @@ kernel!(
     ///
     /// # Safety
     /// The rings must be made for `pool`, and `lrn` suit them.
-    unsafe fn backward_rows = backward_body[0][0][0](
+    unsafe fn backward_rows = [backward_body::<Portable>][backward_body::<Avx2>][backward_body::<Avx512>](
         ops: (&Lrn, &Pool),
         x: &[f32],
         y: &[f32],

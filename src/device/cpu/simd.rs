@@ -48,8 +48,9 @@ impl Isa {
     }
 }
 
-/// Instantiates a kernel body for every [`Isa`]. `fn name = body;` for plain loops,
-/// `unsafe fn name = body;` for a body generic over [`Vector`]. The root's first argument is
+/// Instantiates a kernel body for every [`Isa`]: `fn name = body(arguments)` for plain loops,
+/// `unsafe fn name = [body::<Portable>][body::<Avx2>][body::<Avx512>](arguments)` for one over
+/// [`Vector`]. The root's first argument is
 /// the instruction set, which must be one that [`Isa::detect`] found on this processor.
 macro_rules! kernel {
     ($(#[$doc:meta])* $vis:vis fn $name:ident = $body:ident ($($arg:ident: $type:ty),* $(,)?)) => {
@@ -74,7 +75,7 @@ macro_rules! kernel {
             }
         }
     };
-    ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident = $body:ident
+    ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident =
         [$($portable:tt)*] [$($avx2:tt)*] [$($avx512:tt)*] ($($arg:ident: $type:ty),* $(,)?)) => {
         $(#[$doc])*
         #[allow(clippy::too_many_arguments)]
@@ -86,21 +87,19 @@ macro_rules! kernel {
                 #[target_feature(enable = "avx2,fma")]
                 pub unsafe fn avx2($($arg: $type),*) {
                     // SAFETY: the caller's promises are the body's.
-                    unsafe { $body::<Avx2, $($avx2)*>($($arg),*) }
+                    unsafe { $($avx2)*($($arg),*) }
                 }
                 #[target_feature(enable = "avx512f,avx2,fma")]
                 pub unsafe fn avx512($($arg: $type),*) {
                     // SAFETY: the caller's promises are the body's.
-                    unsafe { $body::<Avx512, $($avx512)*>($($arg),*) }
+                    unsafe { $($avx512)*($($arg),*) }
                 }
             }
             use $crate::device::cpu::simd::Portable;
             // SAFETY: the caller's promises are the body's; `isa` was found on this processor.
             unsafe {
                 match isa {
-                    $crate::device::cpu::simd::Isa::Portable => {
-                        $body::<Portable, $($portable)*>($($arg),*)
-                    }
+                    $crate::device::cpu::simd::Isa::Portable => $($portable)*($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::device::cpu::simd::Isa::Avx2 => roots::avx2($($arg),*),
                     #[cfg(target_arch = "x86_64")]
@@ -136,36 +135,39 @@ pub trait Vector: Copy {
     unsafe fn where_equal(self, a: Self, b: Self) -> Self;
 }
 
-/// Eight elements that the compiler maps to what the target always has.
+/// Four elements that the compiler maps to what the target always has.
+#[cfg(any(test, not(target_arch = "x86_64")))]
 #[derive(Clone, Copy)]
-pub struct Portable([f32; 8]);
+pub struct Array([f32; 4]);
 
-impl Portable {
+#[cfg(any(test, not(target_arch = "x86_64")))]
+impl Array {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        Portable(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+        Array(std::array::from_fn(|i| f(self.0[i], other.0[i])))
     }
 }
 
-impl Vector for Portable {
-    const LANES: usize = 8;
+#[cfg(any(test, not(target_arch = "x86_64")))]
+impl Vector for Array {
+    const LANES: usize = 4;
     #[inline(always)]
     unsafe fn zero() -> Self {
-        Portable([0.0; 8])
+        Array([0.0; 4])
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
-        Portable([x; 8])
+        Array([x; 4])
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise; arrays of f32 need no more alignment than f32.
-        unsafe { Portable(from.cast::<[f32; 8]>().read()) }
+        unsafe { Array(from.cast::<[f32; 4]>().read()) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: as in `load`.
-        unsafe { to.cast::<[f32; 8]>().write(self.0) }
+        unsafe { to.cast::<[f32; 4]>().write(self.0) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -183,11 +185,11 @@ impl Vector for Portable {
     unsafe fn mul_add(self, factor: Self, sum: Self) -> Self {
         // A fused multiply-add only where it is an instruction and not a library call.
         if cfg!(target_arch = "aarch64") {
-            Portable(std::array::from_fn(|i| {
+            Array(std::array::from_fn(|i| {
                 self.0[i].mul_add(factor.0[i], sum.0[i])
             }))
         } else {
-            Portable(std::array::from_fn(|i| self.0[i] * factor.0[i] + sum.0[i]))
+            Array(std::array::from_fn(|i| self.0[i] * factor.0[i] + sum.0[i]))
         }
     }
     #[inline(always)]
@@ -200,17 +202,24 @@ impl Vector for Portable {
     }
     #[inline(always)]
     unsafe fn where_equal(self, a: Self, b: Self) -> Self {
-        Portable(std::array::from_fn(|i| {
+        Array(std::array::from_fn(|i| {
             if a.0[i] == b.0[i] { self.0[i] } else { 0.0 }
         }))
     }
 }
 
+/// What every processor of the target has.
+#[cfg(not(target_arch = "x86_64"))]
+pub type Portable = Array;
+/// What every processor of the target has.
+#[cfg(target_arch = "x86_64")]
+pub type Portable = Sse2;
+
 /// Defines a vector type over the intrinsics of one x86 instruction set.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86_vector {
     ($(#[$doc:meta])* $name:ident, $inner:ident, $lanes:literal, $zero:ident, $splat:ident,
-     $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident, $max:ident) => {
+     $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $max:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name(x86::$inner);
@@ -248,7 +257,7 @@ macro_rules! x86_vector {
             }
             #[inline(always)]
             unsafe fn mul_add(self, factor: Self, sum: Self) -> Self {
-                unsafe { $name(x86::$fma(self.0, factor.0, sum.0)) }
+                unsafe { self.multiply_add(factor, sum) }
             }
             #[inline(always)]
             unsafe fn max(self, other: Self) -> Self {
@@ -280,7 +289,29 @@ use std::arch::x86_64 as x86;
 
 // SAFETY of these: as of the trait's methods.
 #[cfg(target_arch = "x86_64")]
+impl Sse2 {
+    /// Newton's steps from 12 bits to 24 and a margin.
+    const STEPS: usize = 2;
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
+        unsafe { self.mul(factor).add(sum) }
+    }
+    #[inline(always)]
+    unsafe fn estimate(self) -> Self {
+        unsafe { Sse2(x86::_mm_rsqrt_ps(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn masked(self, a: Self, b: Self) -> Self {
+        unsafe { Sse2(x86::_mm_and_ps(self.0, x86::_mm_cmpeq_ps(a.0, b.0))) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 impl Avx2 {
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
+        unsafe { Avx2(x86::_mm256_fmadd_ps(self.0, factor.0, sum.0)) }
+    }
     /// Newton's steps from 12 bits to 24 and a margin.
     const STEPS: usize = 2;
     #[inline(always)]
@@ -298,6 +329,10 @@ impl Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 impl Avx512 {
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
+        unsafe { Avx512(x86::_mm512_fmadd_ps(self.0, factor.0, sum.0)) }
+    }
     /// One of Newton's steps from 14 bits.
     const STEPS: usize = 1;
     #[inline(always)]
@@ -315,6 +350,22 @@ impl Avx512 {
 
 #[cfg(target_arch = "x86_64")]
 x86_vector!(
+    /// Four elements, what every x86-64 processor has.
+    Sse2,
+    __m128,
+    4,
+    _mm_setzero_ps,
+    _mm_set1_ps,
+    _mm_loadu_ps,
+    _mm_storeu_ps,
+    _mm_add_ps,
+    _mm_sub_ps,
+    _mm_mul_ps,
+    _mm_max_ps
+);
+
+#[cfg(target_arch = "x86_64")]
+x86_vector!(
     /// Eight elements, AVX2 and FMA.
     Avx2,
     __m256,
@@ -326,7 +377,6 @@ x86_vector!(
     _mm256_add_ps,
     _mm256_sub_ps,
     _mm256_mul_ps,
-    _mm256_fmadd_ps,
     _mm256_max_ps
 );
 
@@ -343,6 +393,47 @@ x86_vector!(
     _mm512_add_ps,
     _mm512_sub_ps,
     _mm512_mul_ps,
-    _mm512_fmadd_ps,
     _mm512_max_ps
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every method's results on a few numbers.
+    unsafe fn results<V: Vector>() -> Vec<f32> {
+        let (a, b) = ([1.5f32, -2.0, 0.25, 9.0], [1.5f32, 4.0, -0.5, 3.0]);
+        let mut all = Vec::new();
+        // SAFETY: the arrays have four elements; the caller has the features.
+        unsafe {
+            let (x, y) = (V::load(a.as_ptr()), V::load(b.as_ptr()));
+            let two = V::splat(2.0);
+            let values = [
+                x.add(y),
+                x.sub(y),
+                x.mul(y),
+                x.mul_add(y, two),
+                x.max(y),
+                x.mul(x).inverse_root(),
+                two.where_equal(x, y),
+                V::zero(),
+            ];
+            for v in values {
+                let mut to = [0.0; 4];
+                v.store(to.as_mut_ptr());
+                all.extend(to);
+            }
+        }
+        all
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn arrays_and_registers_agree() {
+        // SAFETY: SSE2 is always there.
+        let (array, sse) = unsafe { (results::<Array>(), results::<Sse2>()) };
+        for (a, s) in array.iter().zip(&sse) {
+            assert!((a - s).abs() <= 2e-7 * a.abs(), "{array:?} {sse:?}");
+        }
+    }
+}

@@ -368,21 +368,25 @@ macro_rules! scheme {
     ($(#[$doc:meta])* $name:ident, $module:ident, $n:literal, $m:literal, $r:literal) => {
         mod $module {
             use super::*;
-            kernel!(pub unsafe fn input = input_body[$n, $m, $r][$n, $m, $r][$n, $m, $r](
+            kernel!(pub unsafe fn input = [input_body::<Portable, $n, $m, $r>]
+                [input_body::<Avx2, $n, $m, $r>][input_body::<Avx512, $n, $m, $r>](
                 t: &Tiles<'_>, x: *const f32, to: Spread,
             ));
-            kernel!(pub unsafe fn gradient = gradient_body[$n, $m, $r][$n, $m, $r][$n, $m, $r](
+            kernel!(pub unsafe fn gradient = [gradient_body::<Portable, $n, $m, $r>]
+                [gradient_body::<Avx2, $n, $m, $r>][gradient_body::<Avx512, $n, $m, $r>](
                 t: &Tiles<'_>, dy: *const f32, to: Spread,
             ));
-            kernel!(pub unsafe fn output = output_body[$n, $m, $r][$n, $m, $r][$n, $m, $r](
+            kernel!(pub unsafe fn output = [output_body::<Portable, $n, $m, $r>]
+                [output_body::<Avx2, $n, $m, $r>][output_body::<Avx512, $n, $m, $r>](
                 t: &Tiles<'_>, from: Spread, bias: *const f32, relu: bool, y: *mut f32,
             ));
-            kernel!(pub unsafe fn filter = filter_body[$n, $m, $r][$n, $m, $r][$n, $m, $r](
+            kernel!(pub unsafe fn filter = [filter_body::<Portable, $n, $m, $r>]
+                [filter_body::<Avx2, $n, $m, $r>][filter_body::<Avx512, $n, $m, $r>](
                 inputs: usize, panel: *const f32, to: *mut f32, step: usize,
             ));
             kernel!(
-                pub unsafe fn filter_gradient = filter_gradient_body
-                    [$n, $m, $r][$n, $m, $r][$n, $m, $r](
+                pub unsafe fn filter_gradient = [filter_gradient_body::<Portable, $n, $m, $r>]
+                [filter_gradient_body::<Avx2, $n, $m, $r>][filter_gradient_body::<Avx512, $n, $m, $r>](
                     inputs: usize, from: *const f32, step: usize, panel: *mut f32, add: bool,
                 )
             );

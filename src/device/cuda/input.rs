@@ -146,8 +146,7 @@ impl CudaDevice {
     }
 
     pub(super) fn wait_for_upload(&mut self, input: &Input) -> Result<()> {
-        self.home
-            .check("waiting for an upload", input.arrived.synchronize())
+        self.home.finish_event(&input.arrived)
     }
 
     /// Copies to the GPU on the upload stream; `from` must stay until `arrived`, as [`Device::upload_input`] says.

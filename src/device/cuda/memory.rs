@@ -213,10 +213,11 @@ impl Memory {
             home: home.clone(),
         };
         // SAFETY: the range was allocated just now; nothing else uses it.
+        let stream = &home.streams.compute;
         home.check("clearing memory", unsafe {
-            result::memset_d8_sync(address, 0, bytes)
+            result::memset_d8_async(address, 0, bytes, stream.cu_stream())
         })?;
-        home.check("clearing memory", result::ctx::synchronize())?;
+        home.finish(stream)?;
         Ok(memory)
     }
 
@@ -233,11 +234,9 @@ impl Drop for Memory {
     fn drop(&mut self) {
         self.home.allocated.fetch_sub(self.bytes, Ordering::Relaxed);
         // A context that has failed takes its memory with it: there is nobody to tell.
-        if self.home.context.bind_to_thread().is_ok() {
-            // SAFETY: allocated by `new`, freed here alone; the driver waits for the context's work first.
-            let _ = unsafe {
-                result::ctx::synchronize().and_then(|()| result::free_sync(self.address))
-            };
+        if self.home.is_quiet() {
+            // SAFETY: allocated by `new`, freed here alone, and nothing runs that could use it.
+            let _ = unsafe { result::free_sync(self.address) };
         }
     }
 }

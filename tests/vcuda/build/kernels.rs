@@ -7,7 +7,8 @@ use std::path::Path;
 const GLOBAL: &str = "SIMT_GLOBAL";
 const BOUNDS: &str = "SIMT_BOUNDS";
 
-/// What is given to the preprocessor. The namespace keeps two files' helpers of one name apart, as two modules would.
+/// What is given to the preprocessor. The namespace keeps two files' helpers of one name apart, as
+/// two modules would.
 pub fn wrapper(source: &Path) -> String {
     format!("namespace {{\n#include \"{}\"\n", source.display())
 }
@@ -37,7 +38,8 @@ struct Kernel<'a> {
     bounds: Option<&'a str>,
 }
 
-/// The kernels that a text defines or declares, templates left out: nobody can look those up by name.
+/// The kernels that a text defines or declares, templates left out: nobody can look those up by
+/// name.
 fn find(text: &str) -> Vec<Kernel<'_>> {
     let mut found: Vec<Kernel> = vec![];
     for (at, _) in text.match_indices(GLOBAL) {
@@ -101,7 +103,8 @@ fn without_qualifiers(text: &str) -> String {
     clean.replace(GLOBAL, "")
 }
 
-/// nvcc's hint in GCC's words. A loop it does not unroll would keep a thread's accumulators in memory.
+/// nvcc's hint in GCC's words. A loop it does not unroll would keep a thread's accumulators in
+/// memory.
 fn unroll_pragmas(text: &str) -> String {
     const WHOLE: &str = "16";
     let translate = |line: &str| -> String {

@@ -1,4 +1,5 @@
-//! Builds the two shared libraries: the virtual CUDA driver with every kernel in it, and the virtual cuBLAS.
+//! Builds the two shared libraries: the virtual CUDA driver with every kernel in it, and the
+//! virtual cuBLAS.
 
 mod compile;
 mod kernels;

@@ -62,8 +62,8 @@ inline void leave_fibre(Fibre&, bool) {}
 inline void enter_fibre(Fibre&) {}
 #endif
 
-/// Continues on another stack. A jump and not a return, which the processor could not predict; the compiler itself saves
-/// the registers that it needs afterwards.
+/// Continues on another stack. A jump and not a return, which the processor could not predict; the compiler itself
+/// saves the registers that it needs afterwards.
 __attribute__((always_inline)) inline void swap_stacks(Fibre& from, Fibre& to) {
     Fibre *leave = &from, *enter = &to;
     asm volatile(

@@ -99,7 +99,7 @@ void run_blocks(const Launch& l, int thread_count) {
         uint64_t n = schedule.order == Order::descending ? blocks - 1 - i : i;
         position.block = {unsigned(n % l.grid.x), unsigned(n / l.grid.x % l.grid.y),
                           unsigned(n / (uint64_t(l.grid.x) * l.grid.y))};
-        poison_shared(l, i);
+        poison_shared(l);
         TSAN_RELEASE(&launch_token);
         run_block(thread_count);
         learn_footprint(i);

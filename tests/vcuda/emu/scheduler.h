@@ -32,7 +32,8 @@ struct Launch {
 const char* objection(const Launch&);
 
 enum class Outcome { done, illegal_address, failed };
-/// Runs a whole grid that nothing speaks against. The caller sees to it that there is one launch at a time in the process.
+/// Runs a whole grid that nothing speaks against. The caller sees to it that there is one launch at a time in the
+/// process.
 Outcome run(const Launch&, std::string& fault);
 
 // ---- within the scheduler ----------------------------------------------------------------------
@@ -73,7 +74,7 @@ extern Thread* current;  // null while the scheduler itself runs
 void run_block(int thread_count);
 /// Before a launch, before a block (0 is a launch's first), after a block.
 void open_shared(const Launch&);
-void poison_shared(const Launch&, uint64_t block);
+void poison_shared(const Launch&);
 void learn_footprint(uint64_t block);
 /// Starts the random order anew, so that a launch's order depends on the seed alone.
 void seed_order();

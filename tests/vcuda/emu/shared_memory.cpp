@@ -1,5 +1,6 @@
 // The block's shared memory: NaN before every block, so that what is read before it is written shows.
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -28,9 +29,17 @@ struct Chunk {
     size_t count;
 };
 
-/// The chunks of static shared memory that the running kernel was seen to write. Filling the memory of every kernel before each
-/// block would cost more than most blocks do.
-std::vector<Chunk> footprint;
+/// What a kernel was seen to write of the static shared memory. Filling all kernels' memory before each block would
+/// take longer than most blocks do.
+struct Footprint {
+    uint64_t launches = 0;
+    std::vector<Chunk> chunks;
+
+    /// Looked at ever less often: it hardly changes from launch to launch, or from block to block.
+    bool is_learning() const { return (launches & (launches - 1)) == 0; }
+};
+std::map<const Kernel*, Footprint> footprints;
+Footprint* footprint;  // of the running kernel
 
 NO_SANITIZE void poison(uint32_t* words, size_t count) {
     for (size_t i = 0; i < count; i++) words[i] = poison_word;
@@ -54,27 +63,28 @@ void each_chunk(Function function) {
 
 void* dynamic_shared() { return dynamic_memory; }
 
-void open_shared([[maybe_unused]] const Launch& l) {
+void open_shared(const Launch& l) {
 #ifdef __SANITIZE_ADDRESS__
     // What lies beyond the launch's dynamic shared memory is out of bounds.
     size_t usable = (l.dynamic_shared + 7) & ~size_t(7);
     __asan_unpoison_memory_region(dynamic_memory, sizeof dynamic_memory);
     __asan_poison_memory_region(dynamic_memory + usable, sizeof dynamic_memory - usable);
 #endif
+    footprint = &footprints[l.kernel];
+    footprint->launches++;
+    if (footprint->is_learning()) each_chunk([](Chunk chunk) { poison(chunk.words, chunk.count); });
 }
 
-void poison_shared(const Launch& l, uint64_t block) {
-    if (block == 0) each_chunk([](Chunk chunk) { poison(chunk.words, chunk.count); });
-    else for (const Chunk& chunk : footprint) poison(chunk.words, chunk.count);
+void poison_shared(const Launch& l) {
+    for (const Chunk& chunk : footprint->chunks) poison(chunk.words, chunk.count);
     poison(reinterpret_cast<uint32_t*>(dynamic_memory), (l.dynamic_shared + 3) / 4);
 }
 
 void learn_footprint(uint64_t block) {
-    // What a kernel writes hardly changes from block to block: a look after the first is enough.
-    if (block != 0) return;
-    footprint.clear();
+    if (block != 0 || !footprint->is_learning()) return;
+    footprint->chunks.clear();
     each_chunk([](Chunk chunk) {
-        if (is_written(chunk)) footprint.push_back(chunk);
+        if (is_written(chunk)) footprint->chunks.push_back(chunk);
     });
 }
 

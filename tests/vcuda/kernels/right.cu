@@ -103,7 +103,8 @@ extern "C" __global__ void __launch_bounds__(128)
     }
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 4; j++) {
-            int row = first_row + warp_row + i * 16 + lane / 4, column = first_column + warp_column + j * 8 + lane % 4 * 2;
+            int row = first_row + warp_row + i * 16 + lane / 4;
+            int column = first_column + warp_column + j * 8 + lane % 4 * 2;
             float2* to = reinterpret_cast<float2*>(c + (size_t)row * n + column);
             to[0] = make_float2(sum[i][j][0], sum[i][j][1]);
             to[4 * n] = make_float2(sum[i][j][2], sum[i][j][3]);  // eight rows further down

@@ -31,7 +31,7 @@ impl Api {
         let library = match open("libcuda.so", RTLD_LAZY | RTLD_NOLOAD) {
             Ok(loaded) if symbol(loaded, "vcuda_reset").is_some() => loaded,
             _ => {
-                // Global, because the virtual cuBLAS takes its functions from the driver that is already there.
+                // Global, because the virtual cuBLAS takes its functions from the driver.
                 let loaded = open(driver, RTLD_LAZY | RTLD_GLOBAL)?;
                 open(cublas, RTLD_LAZY | RTLD_GLOBAL)?;
                 loaded
@@ -39,7 +39,8 @@ impl Api {
         };
         let function =
             |name: &str| symbol(library, name).ok_or_else(|| format!("{driver} lacks {name}"));
-        // SAFETY: the names and signatures are those of emu/driver/options.cpp, which is built together with this crate.
+        // SAFETY: the names and signatures are those of emu/driver/options.cpp, which is built
+        // together with this crate.
         unsafe {
             Ok(Self {
                 set_option: transmute_copy(&function("vcuda_set_option")?),
@@ -91,7 +92,7 @@ fn device_count(library: *mut c_void) -> Option<c_int> {
 
 fn open(path: &str, flags: c_int) -> Result<*mut c_void, String> {
     let path = CString::new(path).map_err(|error| error.to_string())?;
-    // SAFETY: the path is a C string; what the libraries run while they are loaded is ours or the real driver's.
+    // SAFETY: the path is a C string; what runs at loading is ours or the real driver's.
     let library = unsafe { dlopen(path.as_ptr(), flags) };
     if !library.is_null() {
         return Ok(library);

@@ -1,12 +1,14 @@
 //! A virtual CUDA driver for tests: `cudarc`, unmodified, finds GPUs on a machine that has none.
 //!
-//! Two shared libraries are built with this crate. [`LIBRARY`] answers to the name `libcuda.so` and holds every kernel of
-//! the project, compiled for the host; [`CUBLAS`] answers to `libcublas.so`. [`install`] loads them before `cudarc` looks
-//! for the real ones. Where a real driver is present nothing is loaded, so the same tests run on a real GPU; `VCUDA_FORCE=1`
-//! loads the virtual one even there.
+//! Two shared libraries are built with this crate. [`LIBRARY`] answers to the name `libcuda.so` and
+//! holds every kernel of the project, compiled for the host; [`CUBLAS`] answers to `libcublas.so`.
+//! [`install`] loads them before `cudarc` looks for the real ones. Where a real driver is present
+//! nothing is loaded, so the same tests run on a real GPU; `VCUDA_FORCE=1` loads the virtual one
+//! even there.
 //!
 //! ```no_run
-//! let session = vcuda::session(&vcuda::Options { streams: Some(vcuda::Streams::Lazy), ..Default::default() });
+//! use vcuda::{Options, Streams};
+//! let session = vcuda::session(&Options { streams: Some(Streams::Lazy), ..Options::default() });
 //! // … cudarc::driver::CudaContext::new(0) …
 //! assert_eq!(session.counters().host_synchronisations, 0);
 //! ```
@@ -23,7 +25,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 pub const LIBRARY: &str = env!("VCUDA_DRIVER");
 /// Path of the virtual cuBLAS.
 pub const CUBLAS: &str = env!("VCUDA_CUBLAS");
-/// Path of the sanitizer's library, to come before the others in `LD_PRELOAD`; empty in an ordinary build.
+/// Path of the sanitizer's library, to come before the others in `LD_PRELOAD`; empty in an ordinary
+/// build.
 pub const SANITIZER_RUNTIME: &str = env!("VCUDA_RUNTIME");
 
 /// Which driver `cudarc` finds in this process.
@@ -61,7 +64,8 @@ pub struct Counters {
     pub faults: u64,
 }
 
-/// The virtual driver with a test's options, for one test at a time: another session waits until this one is dropped.
+/// The virtual driver with a test's options, for one test at a time: another session waits until
+/// this one is dropped.
 pub struct Session {
     driver: Driver,
     _turn: MutexGuard<'static, ()>,
@@ -87,7 +91,8 @@ impl Session {
     }
 }
 
-/// Begins a session: contexts, memory, errors and counters of earlier ones are gone, and `options` hold.
+/// Begins a session: contexts, memory, errors and counters of earlier ones are gone, and `options`
+/// hold.
 pub fn session(options: &Options) -> Session {
     static TURN: Mutex<()> = Mutex::new(());
     // A failed test poisons the lock, but leaves nothing behind that the reset would not clear.
@@ -103,7 +108,8 @@ pub fn session(options: &Options) -> Session {
     }
 }
 
-/// Makes the virtual driver the one that `cudarc` will find, unless there is a real one. Call it before `cudarc`.
+/// Makes the virtual driver the one that `cudarc` will find, unless there is a real one. Call it
+/// before `cudarc`.
 pub fn install(options: &Options) -> Driver {
     static DRIVER: OnceLock<Driver> = OnceLock::new();
     let driver = *DRIVER.get_or_init(load);
@@ -172,9 +178,7 @@ fn load() -> Driver {
     if dynamic::is_virtual_driver_loaded()
         || (!LIBRARY.is_empty() && (forced || !dynamic::has_real_gpu()))
     {
-        let library = std::env::var("VCUDA_LIBRARY").unwrap_or_else(|_| LIBRARY.to_string());
-        let cublas = std::env::var("VCUDA_CUBLAS_LIBRARY").unwrap_or_else(|_| CUBLAS.to_string());
-        let api = dynamic::Api::load(&library, &cublas).unwrap_or_else(|error| panic!("{error}"));
+        let api = dynamic::Api::load(LIBRARY, CUBLAS).unwrap_or_else(|error| panic!("{error}"));
         let _ = API.set(api);
         return Driver::Virtual;
     }

@@ -1,6 +1,7 @@
-//! Runs a command on the virtual driver: `cargo run -p vcuda -- target/release/alexnet-mp train --gpus 0,1`.
+//! Runs a command on the virtual driver:
+//! `cargo run --release -p vcuda -- target/release/alexnet-mp train --gpus 0,1`.
 //!
-//! Without a command it prints what to set for that, as shell assignments.
+//! Without a command it prints what to set for that, as a shell assignment.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;

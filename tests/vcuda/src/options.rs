@@ -28,15 +28,16 @@ pub enum AsyncCopies {
     Deferred,
 }
 
-/// Options of the virtual driver. `None` leaves what the environment says (`VCUDA_DEVICES`, `VCUDA_STREAMS`, …), or the
-/// value in brackets.
+/// Options of the virtual driver. `None` leaves what the environment says (`VCUDA_DEVICES`,
+/// `VCUDA_STREAMS`, …), or the value in brackets.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Number of devices, at most 8 \[2\].
     pub devices: Option<u32>,
     /// Bytes of memory of each device \[16 GiB\]; it takes real memory only as it is used.
     pub memory: Option<u64>,
-    /// Bytes of address space of each device, at most \[32 GiB\]. Addresses are used again when all have been used.
+    /// Bytes of address space of each device, at most \[32 GiB\]. Addresses are used again when all
+    /// have been used.
     pub addresses: Option<u64>,
     /// Whether devices may access each other's memory \[yes\].
     pub peer_access: Option<bool>,

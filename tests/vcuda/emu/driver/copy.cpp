@@ -284,7 +284,9 @@ API Result cuMemsetD32Async(DevicePtr to, uint32_t value, size_t count, void* st
 }
 
 // On device memory even these return before the fill is done.
-API Result cuMemsetD8_v2(DevicePtr to, uint8_t value, size_t count) { return cuMemsetD8Async(to, value, count, nullptr); }
+API Result cuMemsetD8_v2(DevicePtr to, uint8_t value, size_t count) {
+    return cuMemsetD8Async(to, value, count, nullptr);
+}
 API Result cuMemsetD16_v2(DevicePtr to, uint16_t value, size_t count) {
     return cuMemsetD16Async(to, value, count, nullptr);
 }

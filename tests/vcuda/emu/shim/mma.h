@@ -90,7 +90,7 @@ struct MatrixLoad {
 
 /// ldmatrix.sync.aligned.m8n8.xN[.trans].shared.b16: lane i of matrix m reads from the row that lane 8·m+… names.
 template <int N, bool Transposed>
-void load_matrices(void** lanes, unsigned mask) {
+SIMT_NO_TSAN void load_matrices(void** lanes, unsigned mask) {
     if (mask != whole_warp) trap("ldmatrix needs the whole warp");
     for (int matrix = 0; matrix < N; matrix++) {
         const uint16_t* rows[8];
@@ -109,6 +109,10 @@ void load_matrices(void** lanes, unsigned mask) {
 
 template <int N, bool Transposed>
 inline void ldmatrix(unsigned (&to)[N], const void* row) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    // The row counts as read by the thread that names it, or a missing barrier before ldmatrix would go unseen.
+    if (position.lane < 8 * N) (void)*static_cast<const volatile __int128*>(row);
+#endif
     MatrixLoad mine{row, to};
     warp_collective(whole_warp, load_matrices<N, Transposed>, &mine);
 }
