@@ -289,6 +289,7 @@ mod tests {
             plateau: Plateau::default(),
             evaluated: None,
             config: "x = 1".into(),
+            data: Some("photos".into()),
             classes: vec!["a".into()],
             pending: Pending::default(),
         };

@@ -127,7 +127,11 @@ impl Config {
         let config: Config = Value::Table(table)
             .try_into()
             .map_err(|e: toml::de::Error| {
-                usage(format!("configuration {name}: {}", one_line(e.message())))
+                // The whole text, not the message alone: it names the key.
+                usage(format!(
+                    "configuration {name}: {}",
+                    one_line(&e.to_string())
+                ))
             })?;
         config.validate()?;
         Ok(config)

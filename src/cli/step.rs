@@ -87,9 +87,11 @@ impl Step {
         if let Some(rate) = self.lr {
             config.train.learning_rate = rate;
         }
-        let weights = checkpoint::read(&checkpoint::weights_path(&self.weights))?.tensors;
+        let mut weights = checkpoint::read(&checkpoint::weights_path(&self.weights))?.tensors;
+        // A run's checkpoint holds the momentum beside the weights.
+        weights.0.retain(|t| !t.name.starts_with("momentum."));
         weights
-            .check(&config.plan()?.params)
+            .check_only(&config.plan()?.params)
             .map_err(|e| in_file(&self.weights, e))?;
         let momentum = self
             .momentum

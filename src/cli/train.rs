@@ -4,13 +4,14 @@ use super::device_choice::{DeviceFlags, Job};
 use super::open::{ConfigFlags, check_classes, dataset};
 use crate::checkpoint::{Checkpoint, FILE_NAME};
 use crate::config::Config;
+use crate::data::Dataset;
 use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::{Error, Result, usage};
 use crate::report::messages::result;
 use crate::report::metrics;
 use crate::report::summary::Summary;
-use crate::train::{METRICS, Outcome, Session, Signals, Trainer};
+use crate::train::{METRICS, Outcome, RunFolder, Session, Signals, Trainer};
 use std::path::{Path, PathBuf};
 
 /// Train the network; writes a run folder with checkpoints, metrics and pictures
@@ -53,14 +54,14 @@ pub struct Train {
 impl Train {
     pub fn run(self, quiet: bool) -> Result<()> {
         let signals = Signals::install()?;
-        let session = if self.resume {
+        let prepared = if self.resume {
             self.resumed(quiet)?
         } else {
             self.fresh(quiet)?
         };
-        let (folder, columns) = (session.folder.clone(), session.config.network.columns);
-        let what = what(&session);
-        let outcome = self.devices.run(columns, TrainJob { session, signals })?;
+        let (folder, columns) = (prepared.folder.clone(), prepared.config.network.columns);
+        let what = what(&prepared);
+        let outcome = self.devices.run(columns, TrainJob { prepared, signals })?;
         result(&summary(&outcome, what, &folder)?);
         match outcome.stopped {
             Some(signal) => Err(Error::Interrupted(signal)),
@@ -86,7 +87,7 @@ impl Train {
         set
     }
 
-    fn fresh(&self, quiet: bool) -> Result<Session> {
+    fn fresh(&self, quiet: bool) -> Result<Prepared> {
         let default = if self.data.is_some() {
             "paper"
         } else {
@@ -94,15 +95,24 @@ impl Train {
         };
         let mut config = self.config.load(default, &self.shorthands())?;
         let folder = self.out.clone().unwrap_or_else(new_run_folder);
+        RunFolder::refuse_used(&folder)?;
         let data = dataset(self.data.as_deref(), &config)?;
         if !self.config.sets_classes() {
             config.network.classes = data.train.classes().len();
         }
         check_classes(&data, &config)?;
-        session(config, data, self.data.clone(), folder, None, quiet)
+        let name = self.data.clone();
+        Ok(Prepared {
+            config,
+            data,
+            name,
+            folder,
+            resume: None,
+            quiet,
+        })
     }
 
-    fn resumed(&self, quiet: bool) -> Result<Session> {
+    fn resumed(&self, quiet: bool) -> Result<Prepared> {
         let folder = match &self.out {
             Some(folder) => folder.clone(),
             None => newest_run()
@@ -128,39 +138,52 @@ impl Train {
         let name = self.data.clone().or_else(|| checkpoint.state.data.clone());
         let data = dataset(name.as_deref(), &config)?;
         check_classes(&data, &config)?;
-        session(config, data, name, folder, Some(checkpoint), quiet)
+        Ok(Prepared {
+            config,
+            data,
+            name,
+            folder,
+            resume: Some(checkpoint),
+            quiet,
+        })
     }
 }
 
-fn session(
+/// A session but for the statistics of its data, which can take long: devices are opened first.
+struct Prepared {
     config: Config,
-    mut data: crate::data::Dataset,
+    data: Dataset,
     name: Option<PathBuf>,
     folder: PathBuf,
     resume: Option<Checkpoint>,
     quiet: bool,
-) -> Result<Session> {
-    std::fs::create_dir_all(&folder).map_err(|e| {
-        usage(format!(
-            "--out {}: cannot be created: {e}",
-            folder.display()
-        ))
-    })?;
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let statistics = data.statistics(Some(&folder.join("stats.safetensors")), threads)?;
-    Ok(Session {
-        config,
-        data,
-        statistics,
-        data_name: name,
-        folder,
-        resume,
-        quiet,
-    })
+}
+
+impl Prepared {
+    fn session(mut self) -> Result<Session> {
+        std::fs::create_dir_all(&self.folder).map_err(|e| {
+            usage(format!(
+                "--out {}: cannot be created: {e}",
+                self.folder.display()
+            ))
+        })?;
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cache = self.folder.join("stats.safetensors");
+        let statistics = self.data.statistics(Some(&cache), threads)?;
+        Ok(Session {
+            config: self.config,
+            data: self.data,
+            statistics,
+            data_name: self.name,
+            folder: self.folder,
+            resume: self.resume,
+            quiet: self.quiet,
+        })
+    }
 }
 
 /// "two columns of width 0.25 on the built-in data".
-fn what(session: &Session) -> String {
+fn what(session: &Prepared) -> String {
     let network = &session.config.network;
     let columns = if network.columns == 1 {
         "one column"
@@ -168,14 +191,14 @@ fn what(session: &Session) -> String {
         "two columns"
     };
     let data = session
-        .data_name
+        .name
         .as_ref()
         .map_or("the built-in data".into(), |d| d.display().to_string());
     format!("{columns} of width {} on {data}", network.width)
 }
 
 struct TrainJob {
-    session: Session,
+    prepared: Prepared,
     signals: Signals,
 }
 
@@ -183,7 +206,8 @@ impl Job for TrainJob {
     type Output = Outcome;
 
     fn run<D: Device>(self, devices: Vec<D>) -> Result<Outcome> {
-        let config = &self.session.config;
+        let session = self.prepared.session()?;
+        let config = &session.config;
         let plan = config.plan()?;
         let keep_gradients = config.train.accumulate > 1;
         let mut engine = Engine::new(
@@ -193,7 +217,7 @@ impl Job for TrainJob {
             config.train.seed,
             keep_gradients,
         )?;
-        Trainer::new(&mut engine, self.session, self.signals)?.run()
+        Trainer::new(&mut engine, session, self.signals)?.run()
     }
 }
 

@@ -9,6 +9,11 @@ use toml::{Table, Value};
 const CELL: usize = 44;
 const BETWEEN: usize = 22;
 
+const LEGEND: &str = "
+Shapes are maps×height×width; a kernel height×width×input maps, / its stride, + its padding.
+
+";
+
 /// The plan as `alexnet-mp plan` prints it.
 pub fn describe(plan: &Plan) -> String {
     let mut text = String::new();
@@ -22,7 +27,7 @@ pub fn describe(plan: &Plan) -> String {
             }
         }
     }
-    text.push('\n');
+    text.push_str(LEGEND);
     costs(plan, &mut text);
     totals(plan, &mut text);
     text
@@ -184,7 +189,7 @@ fn costs(plan: &Plan, text: &mut String) {
     let _ = writeln!(
         text,
         "{:<7} {:>22} {:>12} {:>20} {:>14}",
-        "layer", "weights", "parameters", "multiply-adds/image", "crossing bytes"
+        "layer", "weights", "parameters", "multiply-adds/image", "bytes crossing"
     );
     let mut crossing = 0;
     for stage in &plan.stages {
@@ -228,34 +233,57 @@ fn totals(plan: &Plan, text: &mut String) {
     if plan.columns > 1 {
         let _ = writeln!(
             text,
-            "A step of batch {batch} moves {} bytes between the columns forward, and as many backward.",
+            "A step of batch {batch} in f32 moves {} bytes between the columns forward, and as many\n\
+             backward, where they are on two devices.\n",
             grouped(plan.exchanged_bytes(batch))
         );
     }
-    for column in 0..plan.columns {
-        let shares = plan
-            .params
-            .iter()
-            .filter(|p| column < p.columns)
-            .map(|p| p.elements() / p.columns);
-        let weights = 4 * shares.sum::<usize>();
-        let maps: usize = plan
-            .slots
-            .iter()
-            .filter(|s| column < s.columns)
-            .map(|s| 4 * s.shape.len() * batch)
-            .sum();
-        let gradients: usize = plan.gradient_buffers(column).iter().map(|n| 4 * n).sum();
-        let exchange = 4 * exchange_elements(plan, column);
-        let _ = writeln!(
-            text,
-            "Column {column} needs, at batch {batch} in f32: weights {} and as much momentum, maps {}, gradients of maps {}, exchange {}.",
-            mib(weights),
-            mib(maps),
-            mib(gradients),
-            mib(exchange)
-        );
+    let columns: Vec<[usize; 5]> = (0..plan.columns).map(|c| memory(plan, c)).collect();
+    let cells = |text: &mut String, name: &str, cell: &dyn Fn(usize) -> String| {
+        let cells: String = (0..plan.columns)
+            .map(|c| format!(" {:>12}", cell(c)))
+            .collect();
+        let _ = writeln!(text, "{name:<34}{cells}");
+    };
+    let title = format!("memory at batch {batch} in f32");
+    cells(text, &title, &|c| format!("column {c}"));
+    for (i, name) in [
+        "weights and biases",
+        "their momentum",
+        "maps",
+        "gradients of maps",
+        "exchanged maps and gradients",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        cells(text, name, &|c| mib(columns[c][i]));
     }
+    cells(text, "total", &|c| mib(columns[c].iter().sum()));
+    let _ = writeln!(
+        text,
+        "Besides: gradients of weights where a device cannot fold them into the update, the\n\
+         devices' work space, two batches of 8-bit images."
+    );
+}
+
+/// Bytes a column needs: parameters, momentum, maps, gradients of maps, exchange.
+fn memory(plan: &Plan, column: usize) -> [usize; 5] {
+    let shares = plan
+        .params
+        .iter()
+        .filter(|p| column < p.columns)
+        .map(|p| p.elements() / p.columns);
+    let weights = 4 * shares.sum::<usize>();
+    let maps = plan
+        .slots
+        .iter()
+        .filter(|s| column < s.columns)
+        .map(|s| 4 * s.shape.len() * plan.batch)
+        .sum();
+    let gradients = plan.gradient_buffers(column).iter().map(|n| 4 * n).sum();
+    let exchange = 4 * exchange_elements(plan, column);
+    [weights, weights, maps, gradients, exchange]
 }
 
 /// Elements of a column's inboxes, outboxes and return boxes.

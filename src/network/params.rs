@@ -247,6 +247,37 @@ impl Tensors {
         Ok(tensor)
     }
 
+    /// Whether no value is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        let finite = |t: &Tensor| t.values.iter().all(|v| v.is_finite());
+        self.0.par_iter().all(finite)
+    }
+
+    /// Whether every tensor of the plan is there with its shape, and no other.
+    pub fn check_only(&self, params: &[Param]) -> Result<()> {
+        self.check(params)?;
+        let known = |t: &Tensor| {
+            let layer = t
+                .name
+                .strip_suffix(".weight")
+                .or(t.name.strip_suffix(".bias"));
+            params.iter().any(|p| Some(p.name.as_str()) == layer)
+        };
+        match self.0.iter().find(|t| !known(t)) {
+            None => Ok(()),
+            Some(t) => Err(checkpoint(format!(
+                "tensor {} of shape {:?} is not one of the network's: expected only the weights and biases of {}",
+                t.name,
+                t.shape,
+                params
+                    .iter()
+                    .map(|p| p.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ))),
+        }
+    }
+
     /// Whether every tensor of the plan is there with its shape.
     pub fn check(&self, params: &[Param]) -> Result<()> {
         for param in params {

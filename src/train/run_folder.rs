@@ -6,7 +6,7 @@ use crate::error::{Result, usage};
 use crate::network::params::Tensors;
 use crate::report::curves::{Run, learning_curves};
 use crate::report::kernels::kernels;
-use crate::report::metrics::{self, MetricsWriter, Record};
+use crate::report::metrics::{self, EvaluationRecord, MetricsWriter, Record, StepRecord};
 use crate::report::tensorboard::EventWriter;
 use std::path::{Path, PathBuf};
 
@@ -30,11 +30,8 @@ impl RunFolder {
     pub fn open(path: &Path, config: &Config, resumed: Option<u64>) -> Result<Self> {
         let problem =
             |what: &str, e: std::io::Error| usage(format!("--out {}: {what}: {e}", path.display()));
-        if resumed.is_none() && path.join(FILE_NAME).exists() {
-            return Err(usage(format!(
-                "--out {}: holds a run already; go on with it by --resume, or choose another folder",
-                path.display()
-            )));
+        if resumed.is_none() {
+            Self::refuse_used(path)?;
         }
         std::fs::create_dir_all(path).map_err(|e| problem("cannot be created", e))?;
         checkpoint::replace(&path.join("config.toml"), config.to_toml().as_bytes())
@@ -53,14 +50,45 @@ impl RunFolder {
         })
     }
 
+    /// Refuses a folder that holds a run, which a new one would overwrite.
+    pub fn refuse_used(path: &Path) -> Result<()> {
+        if path.join(FILE_NAME).exists() {
+            return Err(usage(format!(
+                "--out {}: holds a run already; go on with it by --resume, or choose another folder",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Logs a step or an evaluation.
-    pub fn record(&mut self, record: &Record) -> Result<()> {
-        self.metrics.write(record)?;
-        self.events.record(record)
+    /// Logs a step.
+    pub fn record_step(&mut self, record: StepRecord) -> Result<()> {
+        let record = Record::Step(record);
+        self.metrics.write(&record)?;
+        self.events.record(&record)
+    }
+
+    /// Logs an evaluation; its line also says how the training stood, with the keys of a step.
+    pub fn record_evaluation(
+        &mut self,
+        mut record: EvaluationRecord,
+        training: &StepRecord,
+    ) -> Result<()> {
+        self.events.record(&Record::Evaluation(record.clone()))?;
+        for (key, value) in [
+            ("loss", training.loss),
+            ("top1_error", training.top1_error),
+            ("learning_rate", training.learning_rate),
+            ("images_per_second", training.images_per_second),
+            ("data_wait", training.data_wait),
+        ] {
+            record.extra.insert(key.into(), value.into());
+        }
+        self.metrics.write(&Record::Evaluation(record))
     }
 
     /// Writes the newest checkpoint; keeps `train.keep` older ones beside it.

@@ -11,7 +11,7 @@ use crate::engine::{Dropping, Engine, Rates, StepContext};
 use crate::error::{Error, Result, numeric};
 use crate::network::params::Tensors;
 use crate::optimizer::{self, Plateau};
-use crate::report::metrics::{EvaluationRecord, Record, StepRecord};
+use crate::report::metrics::{EvaluationRecord, StepRecord};
 use crate::report::progress::Progress;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -43,7 +43,9 @@ pub struct Trainer<'a, D: Device> {
     steps: u64,
     pending: Pending,
     clock: Clock,
+    /// Training loss and error as they were logged last.
     last_loss: f64,
+    last_top1_error: f64,
     /// The step of the last evaluation the schedule asked for.
     evaluated: Option<u64>,
 }
@@ -53,6 +55,8 @@ struct Clock {
     logged: Instant,
     logged_wait: Duration,
     images: u64,
+    /// What the last lap came to.
+    last: (f64, f64),
 }
 
 impl<'a, D: Device> Trainer<'a, D> {
@@ -87,6 +91,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             pending: state.as_ref().map_or_else(Pending::default, |s| s.pending),
             clock: Clock::new(),
             last_loss: f64::NAN,
+            last_top1_error: f64::NAN,
             evaluated: state.and_then(|s| s.evaluated),
             session,
         })
@@ -95,7 +100,11 @@ impl<'a, D: Device> Trainer<'a, D> {
     /// Trains to the end, or until a signal; saves in either case.
     pub fn run(mut self) -> Result<Outcome> {
         let started = Instant::now();
-        let stopped = self.train()?;
+        let stopped = match self.train() {
+            Ok(()) => None,
+            Err(Error::Interrupted(signal)) => Some(signal),
+            Err(error) => return Err(error),
+        };
         let parameters = self.save()?;
         let pictures = self
             .folder
@@ -111,7 +120,8 @@ impl<'a, D: Device> Trainer<'a, D> {
         })
     }
 
-    fn train(&mut self) -> Result<Option<i32>> {
+    /// Trains to the end; `Interrupted` by a signal, between two steps or in an evaluation.
+    fn train(&mut self) -> Result<()> {
         let mut loader = self.open_loader()?;
         self.evaluate_if_due(&mut loader)?;
         while self.step < self.steps {
@@ -123,8 +133,8 @@ impl<'a, D: Device> Trainer<'a, D> {
             {
                 self.log(&loader)?;
             }
-            if let Some(Error::Interrupted(signal)) = self.signals.stop() {
-                return Ok(Some(signal));
+            if let Some(interrupted) = self.signals.stop() {
+                return Err(interrupted);
             }
             self.evaluate_if_due(&mut loader)?;
             if self.due(self.session.config.train.checkpoint_every) && self.step < self.steps {
@@ -135,7 +145,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             // Beyond the schedule, so it must leave no trace in what a longer run would do.
             self.evaluate(&mut loader)?;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Whether something done every so many steps (0: each epoch) is due.
@@ -284,28 +294,37 @@ impl<'a, D: Device> Trainer<'a, D> {
 
     fn log(&mut self, loader: &Loader) -> Result<()> {
         self.collect()?;
-        let images = self.pending.images.max(1) as f64;
-        let (images_per_second, data_wait) = self.clock.lap(loader.waited());
-        self.last_loss = self.pending.loss / images;
-        let record = StepRecord {
+        let record = self.training_record(loader);
+        (self.last_loss, self.last_top1_error) = (record.loss, record.top1_error);
+        self.clock.lap(loader.waited());
+        self.pending = Pending::default();
+        self.progress.step(&record);
+        self.folder.record_step(record)?;
+        self.warn_of_plateau();
+        Ok(())
+    }
+
+    /// The training since the last log; what was logged last where there has been none since.
+    fn training_record(&self, loader: &Loader) -> StepRecord {
+        let pending = &self.pending;
+        let images = pending.images as f64;
+        let (loss, top1_error) = if pending.images > 0 {
+            (pending.loss / images, pending.top1_errors as f64 / images)
+        } else {
+            (self.last_loss, self.last_top1_error)
+        };
+        let (images_per_second, data_wait) = self.clock.rates(loader.waited());
+        let train = &self.session.config.train;
+        StepRecord {
             step: self.step,
             epoch: self.epoch(),
-            loss: self.last_loss,
-            top1_error: self.pending.top1_errors as f64 / images,
-            learning_rate: optimizer::learning_rate(
-                &self.session.config.train,
-                self.epoch(),
-                &self.plateau,
-            ),
+            loss,
+            top1_error,
+            learning_rate: optimizer::learning_rate(train, self.epoch(), &self.plateau),
             images_per_second,
             data_wait,
             extra: Default::default(),
-        };
-        self.pending = Pending::default();
-        self.progress.step(&record);
-        self.folder.record(&Record::Step(record))?;
-        self.warn_of_plateau();
-        Ok(())
+        }
     }
 
     /// A loss still at chance after an epoch has known causes.
@@ -331,9 +350,20 @@ impl<'a, D: Device> Trainer<'a, D> {
         if let Some(used) = self.engine.unload()? {
             loader.recycle(used);
         }
+        let training = self.training_record(loader);
         self.progress.set_title("validating");
-        let found = validate(self.engine, &self.session.config, source, |_| Ok(()))?;
+        let signals = self.signals.clone();
+        let found = validate(self.engine, &self.session.config, source, |_| {
+            signals.stop().map_or(Ok(()), Err)
+        });
         self.progress.set_title("training");
+        self.clock.restart(loader.waited());
+        if let Err(Error::Interrupted(_)) = found {
+            // Half an evaluation is none, and no part of the training's score.
+            self.engine.unload()?;
+            self.engine.take_score()?;
+        }
+        let found = found?;
         let record = EvaluationRecord {
             step: self.step,
             epoch: self.epoch(),
@@ -343,17 +373,21 @@ impl<'a, D: Device> Trainer<'a, D> {
             extra: Default::default(),
         };
         self.progress.evaluation(&record);
-        self.folder.record(&Record::Evaluation(record))?;
-        self.clock.restart(loader.waited());
+        self.folder.record_evaluation(record, &training)?;
         Ok(Some(found))
     }
 
     /// Writes a checkpoint; gives the parameters it holds.
     fn save(&mut self) -> Result<Tensors> {
         self.collect()?;
+        let (parameters, momentum) = (self.engine.parameters()?, self.engine.momentum()?);
+        if !parameters.is_finite() || !momentum.is_finite() {
+            // The loss is the one before the last update: it may not show this yet.
+            return Err(self.explain(self.last_loss));
+        }
         let checkpoint = Checkpoint {
-            parameters: self.engine.parameters()?,
-            momentum: self.engine.momentum()?,
+            parameters,
+            momentum,
             state: State {
                 step: self.step,
                 plateau: self.plateau,
@@ -375,16 +409,25 @@ impl Clock {
             logged: Instant::now(),
             logged_wait: Duration::ZERO,
             images: 0,
+            last: (0.0, 0.0),
         }
     }
 
-    /// Images a second and the share of time waited since the last lap.
-    fn lap(&mut self, waited: Duration) -> (f64, f64) {
+    /// Images a second and the share of time waited since the last lap; those of the last lap
+    /// where no image has come since.
+    fn rates(&self, waited: Duration) -> (f64, f64) {
+        if self.images == 0 {
+            return self.last;
+        }
         let seconds = self.logged.elapsed().as_secs_f64().max(1e-9);
         let wait = waited.saturating_sub(self.logged_wait).as_secs_f64();
-        let rate = self.images as f64 / seconds;
+        (self.images as f64 / seconds, (wait / seconds).min(1.0))
+    }
+
+    /// Ends a lap.
+    fn lap(&mut self, waited: Duration) {
+        self.last = self.rates(waited);
         self.restart(waited);
-        (rate, (wait / seconds).min(1.0))
     }
 
     /// Starts a lap anew, after something that is not training.

@@ -1,0 +1,11 @@
+//! The program as a user or a script sees it: exit codes, one-line messages, files.
+
+mod gpus;
+mod help;
+mod interruption;
+mod mistakes;
+mod pytorch;
+mod reproducible;
+mod run_folder;
+mod step;
+mod support;
