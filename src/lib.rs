@@ -10,7 +10,9 @@
 //! 4. [`data`]: image sources, augmentation drawn from counter-based streams, the loader.
 //! 5. [`config`], [`optimizer`], [`checkpoint`], [`train`]: a training run.
 //! 6. [`report`]: what a run shows and leaves behind.
-//! 7. [`cli`]: one file per command.
+//! 7. [`measure`]: operations with operands of their own; [`verify`] compares them with a plain
+//!    float64 device, [`bench`] times them.
+//! 8. [`cli`]: one file per command.
 //!
 //! What must hold:
 //! - Two columns equal the grouped one-piece form of the network, on any number of devices.
@@ -21,6 +23,7 @@
 //! - Reported speed, memory and accuracy are measured.
 
 pub mod batch;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -28,8 +31,10 @@ pub mod data;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod measure;
 pub mod network;
 pub mod optimizer;
 pub mod random;
 pub mod report;
 pub mod train;
+pub mod verify;

@@ -1,10 +1,13 @@
 //! The command line: one file per command.
 
+mod bench;
 mod device_choice;
+mod devices;
 mod open;
 mod plan;
 mod step;
 mod train;
+mod verify;
 
 use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};
@@ -34,6 +37,9 @@ enum Command {
     Train(train::Train),
     Step(step::Step),
     Plan(plan::Plan),
+    Verify(verify::Verify),
+    Devices(devices::Devices),
+    Bench(bench::Bench),
 }
 
 /// Parses the process's arguments, runs the command, and prints its error, if any, in one line.
@@ -62,6 +68,9 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Train(command) => command.run(cli.quiet),
         Command::Step(command) => command.run(),
         Command::Plan(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Devices(command) => command.run(),
+        Command::Bench(command) => command.run(),
     }
 }
 

@@ -54,6 +54,30 @@ pub struct Score {
     pub top5_errors: u64,
 }
 
+/// What a device can do at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// f32 operations a second, a fused multiply-add counting two.
+    pub flops: f64,
+    /// Bytes a second from and to its memory.
+    pub bandwidth: f64,
+    /// Measured just now; else computed from the clocks the device states.
+    pub measured: bool,
+}
+
+/// How messages travel between two devices.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// From device to device; else through the host.
+    pub direct: bool,
+    /// Why not, if not.
+    pub reason: Option<String>,
+    /// Whether direct copies were found to deliver wrong bytes.
+    pub corrupt: bool,
+    /// Bytes a second from the first device to the second, and back.
+    pub bandwidth: [f64; 2],
+}
+
 /// Memory and operations of one device. Sizes are in elements, not bytes.
 pub trait Device: Send + Sized {
     /// Device memory of f32 elements.
@@ -70,6 +94,11 @@ pub trait Device: Send + Sized {
 
     /// Whether [`Sink::Update`] saves memory traffic here (else the engine gives gradients room).
     fn fuses_linear_update(&self) -> bool;
+
+    /// What it can do at most, where that can be told.
+    fn peak(&mut self) -> Result<Option<Peak>> {
+        Ok(None)
+    }
 
     /// Zero-filled memory.
     fn allocate(&mut self, elements: usize) -> Result<Self::Buffer>;
@@ -364,6 +393,11 @@ pub trait Device: Send + Sized {
 
     // Exchange.
 
+    /// How messages travel between two devices, where there is a choice.
+    fn link(first: &mut Self, second: &mut Self) -> Result<Option<Link>> {
+        let _ = (first, second);
+        Ok(None)
+    }
     /// A channel from `sender` to `receiver` for messages of `elements`.
     fn mailbox(sender: &mut Self, receiver: &mut Self, elements: usize) -> Result<Self::Mailbox>;
     /// Sends the start of `from`. Waits while the receiver has not yet taken the last message.

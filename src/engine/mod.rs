@@ -115,6 +115,11 @@ impl<D: Device> Engine<D> {
         self.ranks.iter().map(|rank| rank.device.name()).collect()
     }
 
+    /// Gives the devices back; the network's memory is freed.
+    pub fn into_devices(self) -> Vec<D> {
+        self.ranks.into_iter().map(|rank| rank.device).collect()
+    }
+
     /// Bytes allocated on each device.
     pub fn allocated_bytes(&self) -> Vec<usize> {
         self.ranks

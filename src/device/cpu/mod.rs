@@ -21,6 +21,7 @@ mod lrn;
 mod lrn_pool;
 mod lrn_row;
 mod matrix;
+mod peak;
 mod pool;
 mod sgd;
 mod simd;
@@ -34,7 +35,7 @@ pub use buffer::Buffer;
 pub use simd::Isa;
 
 use super::rendezvous::Rendezvous;
-use super::{Device, Mask, Score, Sink};
+use super::{Device, Mask, Peak, Score, Sink};
 use crate::batch::{Batch, HostAllocator, pageable};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
@@ -88,6 +89,10 @@ impl Device for CpuDevice {
 
     fn fuses_linear_update(&self) -> bool {
         true
+    }
+
+    fn peak(&mut self) -> Result<Option<Peak>> {
+        peak::measure(&mut self.team).map(Some)
     }
 
     fn allocate(&mut self, elements: usize) -> Result<Buffer> {

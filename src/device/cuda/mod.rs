@@ -20,6 +20,7 @@ mod lrn_pool;
 mod memory;
 mod module;
 mod operations;
+mod peak;
 pub mod peer;
 mod pool;
 pub mod probe;

@@ -3,7 +3,7 @@
 use super::memory::pinned_allocator;
 use super::{Buffer, CudaDevice, Input, Mailbox, Tally};
 use crate::batch::{Batch, HostAllocator};
-use crate::device::{Device, Mask, Score, Sink};
+use crate::device::{Device, Link, Mask, Peak, Score, Sink};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
 use cudarc::driver::result;
@@ -21,6 +21,10 @@ impl Device for CudaDevice {
     /// The product and the update are two passes here as well; only the gradient's memory would be saved.
     fn fuses_linear_update(&self) -> bool {
         false
+    }
+
+    fn peak(&mut self) -> Result<Option<Peak>> {
+        Ok(super::peak::nominal(self.home.ordinal))
     }
 
     fn allocate(&mut self, elements: usize) -> Result<Buffer> {
@@ -360,6 +364,17 @@ impl Device for CudaDevice {
         gradient: &Buffer,
     ) -> Result<()> {
         self.launch_sgd(op, elements, weights, momentum, gradient)
+    }
+
+    fn link(first: &mut Self, second: &mut Self) -> Result<Option<Link>> {
+        let found = super::peer::prove(first, second)?;
+        let corrupt = found.is_corrupt();
+        Ok(Some(Link {
+            direct: found.direct,
+            reason: found.reason,
+            corrupt,
+            bandwidth: found.bandwidth,
+        }))
     }
 
     fn mailbox(sender: &mut Self, receiver: &mut Self, elements: usize) -> Result<Mailbox> {

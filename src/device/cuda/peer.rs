@@ -16,6 +16,8 @@ const SIZES: [usize; 6] = [1, 3, 1023, 4096, 65_537, (1 << 20) + 3];
 /// Words of the messages whose time is taken, and their number.
 const TIMED_WORDS: usize = 4 << 20;
 const TIMED_MESSAGES: usize = 4;
+/// What the reason says where copies deliver wrong bytes.
+const WRONG: &str = "arrive wrong";
 
 /// What was found out about copies between two devices.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,11 @@ pub struct PeerReport {
 }
 
 impl PeerReport {
+    /// Whether direct copies reported success and delivered wrong bytes, rather than being refused.
+    pub fn is_corrupt(&self) -> bool {
+        self.reason.as_deref().is_some_and(|r| r.contains(WRONG))
+    }
+
     fn turned(&self) -> Self {
         let [there, back] = self.bandwidth;
         PeerReport {
@@ -130,7 +137,7 @@ fn find_fault(
             for wrong in send_patterns(from, to, words, direct)? {
                 if wrong > 0 {
                     return Ok(Some(format!(
-                        "of {words} words copied from GPU {} to GPU {}, {wrong} arrive wrong",
+                        "of {words} words copied from GPU {} to GPU {}, {wrong} {WRONG}",
                         from.ordinal(),
                         to.ordinal()
                     )));

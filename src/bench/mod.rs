@@ -1,0 +1,42 @@
+//! Speed, measured: training steps and inference on random images that stay on the device, every
+//! operation of a column on its own, and the way of the images alone.
+
+mod layers;
+mod loader;
+mod steps;
+
+pub use layers::{LayerTime, layers};
+pub use loader::{LoaderTime, loader};
+pub use steps::{Pace, StepTimes, steps};
+
+use serde::Serialize;
+
+/// What `bench --json` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Median of the timed steps.
+    pub images_per_second: f64,
+    pub milliseconds_per_step: f64,
+    pub batch: usize,
+    pub devices: Vec<String>,
+    pub precision: &'static str,
+    /// The most memory this process had in RAM, none where the system does not tell.
+    pub peak_rss_bytes: Option<u64>,
+    pub exchanged_bytes_per_step: u64,
+    /// One column's layers; empty unless they were asked for.
+    pub layers: Vec<LayerTime>,
+}
+
+/// The most memory this process had in RAM by now.
+pub fn peak_rss_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        // Unlike getrusage's number, this one is not inherited from the process that started it.
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib * 1024)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}

@@ -1,0 +1,145 @@
+//! Training steps and inference.
+
+use crate::config::Config;
+use crate::device::Device;
+use crate::engine::{Dropping, Engine, StepContext};
+use crate::error::Result;
+use crate::measure::median;
+use crate::network::params::Tensors;
+use crate::optimizer::{Plateau, rates};
+use crate::random::{Key, Purpose};
+use std::time::{Duration, Instant};
+
+/// How many steps are timed.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// So many.
+    Steps(usize),
+    /// As many as fit in this time, but at least three.
+    Within(Duration),
+}
+
+/// A lap holds so many steps that it takes at least this long: devices that compute while the
+/// host goes on are only waited for at its end, as in training.
+const LAP: Duration = Duration::from_millis(50);
+const LEAST_LAPS: usize = 3;
+const MOST_LAPS: usize = 200;
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct StepTimes {
+    /// Seconds of a step, lap by lap, in order.
+    pub laps: Vec<f64>,
+    pub steps_per_lap: usize,
+    pub devices: Vec<String>,
+    pub exchanged_bytes_per_step: u64,
+    pub allocated_bytes: Vec<usize>,
+}
+
+impl StepTimes {
+    /// Median seconds of a step.
+    pub fn median(&self) -> f64 {
+        median(&self.laps)
+    }
+
+    /// The fastest and the slowest lap's seconds of a step.
+    pub fn spread(&self) -> (f64, f64) {
+        let least = self.laps.iter().copied().fold(f64::INFINITY, f64::min);
+        (least, self.laps.iter().copied().fold(0.0, f64::max))
+    }
+}
+
+/// Times training steps, or the test-time network's forward pass, on one batch of random images
+/// that stays on the devices. Gives the devices back.
+///
+/// # Errors
+/// Those of the configuration and the devices.
+pub fn steps<D: Device>(
+    config: &Config,
+    devices: Vec<D>,
+    inference: bool,
+    pace: Pace,
+) -> Result<(StepTimes, Vec<D>)> {
+    let plan = config.plan()?;
+    let (params, shape) = (plan.params.clone(), plan.slots[plan.input].shape);
+    let (batch, classes) = (plan.batch, plan.classes);
+    let mut engine = Engine::new(plan, devices, config.data.side, config.train.seed, false)?;
+    engine.set_parameters(&Tensors::initial(&params, config.train.seed))?;
+    load(&mut engine, batch, shape.len(), classes)?;
+    let rates = rates(&config.train, &params, 0.0, &Plateau::default());
+    let mut number = 0;
+    let mut step = |engine: &mut Engine<D>| -> Result<()> {
+        number += 1;
+        if inference {
+            return engine.test_step();
+        }
+        engine.train_step(&StepContext {
+            dropping: Dropping::Counter { step: number },
+            first_image: 0,
+            whole_batch: batch,
+            accumulate: false,
+            update: Some(&rates),
+        })
+    };
+    // Twice: the first step also allocates, and tells nothing of the time.
+    let mut warm = 0.0;
+    for _ in 0..2 {
+        let start = Instant::now();
+        step(&mut engine)?;
+        engine.synchronize()?;
+        warm = start.elapsed().as_secs_f64();
+    }
+    let before = engine.exchanged_bytes();
+    let steps_per_lap = ((LAP.as_secs_f64() / warm.max(1e-9)).ceil() as usize).max(1);
+    let mut lap = || -> Result<f64> {
+        let start = Instant::now();
+        for _ in 0..steps_per_lap {
+            step(&mut engine)?;
+        }
+        engine.synchronize()?;
+        Ok(start.elapsed().as_secs_f64() / steps_per_lap as f64)
+    };
+    let laps = run_laps(&mut lap, steps_per_lap, pace)?;
+    let counted = (laps.len() * steps_per_lap) as u64;
+    let times = StepTimes {
+        steps_per_lap,
+        devices: engine.device_names(),
+        exchanged_bytes_per_step: (engine.exchanged_bytes() - before) / counted,
+        allocated_bytes: engine.allocated_bytes(),
+        laps,
+    };
+    Ok((times, engine.into_devices()))
+}
+
+fn run_laps(
+    lap: &mut impl FnMut() -> Result<f64>,
+    steps_per_lap: usize,
+    pace: Pace,
+) -> Result<Vec<f64>> {
+    let (start, mut laps) = (Instant::now(), Vec::new());
+    let more = |laps: &[f64]| match pace {
+        Pace::Steps(steps) => laps.len() * steps_per_lap < steps,
+        Pace::Within(time) => {
+            laps.len() < LEAST_LAPS || (start.elapsed() < time && laps.len() < MOST_LAPS)
+        }
+    };
+    while laps.is_empty() || more(&laps) {
+        laps.push(lap()?);
+    }
+    Ok(laps)
+}
+
+/// Random images, and labels, drawn from counters.
+fn load<D: Device>(
+    engine: &mut Engine<D>,
+    batch: usize,
+    elements: usize,
+    classes: usize,
+) -> Result<()> {
+    let mut stream = Key::new(0, Purpose::Verify).stream(400, 0);
+    let images: Vec<f32> = (0..batch * elements)
+        .map(|_| stream.between(-128.0, 128.0))
+        .collect();
+    let labels: Vec<u32> = (0..batch).map(|_| stream.below(classes as u32)).collect();
+    engine.load_images(&images, &labels)
+}

@@ -1,0 +1,35 @@
+//! What a GPU can do at most, from the clocks and widths that the driver states.
+
+use crate::device::Peak;
+use cudarc::driver::{result, sys};
+
+/// Nominal f32 rate without tensor cores, and memory bandwidth; none where the driver tells no clocks.
+pub fn nominal(ordinal: usize) -> Option<Peak> {
+    use sys::CUdevice_attribute as Attribute;
+    let gpu = result::device::get(ordinal as i32).ok()?;
+    // SAFETY: `gpu` was given by the driver.
+    let ask = |attribute| unsafe { result::device::get_attribute(gpu, attribute) }.ok();
+    let positive = |attribute| ask(attribute).filter(|&n| n > 0).map(f64::from);
+    let capability = (
+        ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
+    let units = positive(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    // Clocks are in kHz, the bus in bits; memory transfers twice a clock.
+    let clock = positive(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? * 1e3;
+    let memory_clock = positive(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)? * 1e3;
+    let bus = positive(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+    Some(Peak {
+        flops: 2.0 * units * lanes(capability) * clock,
+        bandwidth: 2.0 * memory_clock * bus / 8.0,
+        measured: false,
+    })
+}
+
+/// f32 multiply-adds of one multiprocessor in a clock.
+fn lanes(capability: (i32, i32)) -> f64 {
+    match capability {
+        (7, _) | (8, 0) => 64.0,
+        _ => 128.0,
+    }
+}

@@ -1,0 +1,503 @@
+//! The reference: a device that computes every operation in float64, as its definition reads.
+//!
+//! Nothing here is fast or shared with the other devices, so that a mistake of theirs is not
+//! repeated: buffers are plain vectors in the layout of [`crate::network::op`], sums are float64,
+//! results are rounded to f32 once.
+
+mod maps;
+mod weighted;
+
+use crate::batch::{Batch, Draw, HostAllocator, pageable};
+use crate::device::rendezvous::Rendezvous;
+use crate::device::{Device, Mask, Score, Sink};
+use crate::error::Result;
+use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
+
+/// See the module.
+#[derive(Default)]
+pub struct Plain {
+    bytes: usize,
+}
+
+/// A batch's crops, draws and labels.
+#[derive(Default)]
+pub struct Input {
+    pixels: Vec<u8>,
+    crop: usize,
+    draws: Vec<Draw>,
+    labels: Vec<u32>,
+}
+
+type Buffer = Vec<f32>;
+
+/// References to the elements of every part.
+fn parts<'a>(all: &[&'a Buffer]) -> Vec<&'a [f32]> {
+    all.iter().map(|part| &part[..]).collect()
+}
+
+impl Device for Plain {
+    type Buffer = Buffer;
+    type Input = Input;
+    type Mailbox = Rendezvous<Buffer>;
+    type Tally = Score;
+
+    fn name(&self) -> String {
+        "plain float64 reference".into()
+    }
+    fn fuses_linear_update(&self) -> bool {
+        false
+    }
+    fn allocate(&mut self, elements: usize) -> Result<Buffer> {
+        self.bytes += 4 * elements;
+        Ok(vec![0.0; elements])
+    }
+    fn allocated_bytes(&self) -> usize {
+        self.bytes
+    }
+    fn host_allocator(&self) -> HostAllocator {
+        pageable()
+    }
+    fn upload(&mut self, source: &[f32], target: &mut Buffer) -> Result<()> {
+        target[..source.len()].copy_from_slice(source);
+        Ok(())
+    }
+    fn download(&mut self, source: &Buffer, target: &mut [f32]) -> Result<()> {
+        target.copy_from_slice(&source[..target.len()]);
+        Ok(())
+    }
+    fn synchronize(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate_input(&mut self, _images: usize, crop: usize) -> Result<Input> {
+        Ok(Input {
+            crop,
+            ..Input::default()
+        })
+    }
+    fn upload_input(&mut self, batch: &Batch, input: &mut Input) -> Result<()> {
+        *input = Input {
+            pixels: batch.used_pixels().to_vec(),
+            crop: batch.crop,
+            draws: batch.draws.clone(),
+            labels: batch.labels.clone(),
+        };
+        Ok(())
+    }
+    fn input_arrived(&mut self, _input: &Input) -> Result<()> {
+        Ok(())
+    }
+    fn upload_labels(&mut self, labels: &[u32], input: &mut Input) -> Result<()> {
+        input.labels = labels.to_vec();
+        Ok(())
+    }
+    fn augment(
+        &mut self,
+        images: usize,
+        input: &Input,
+        side: usize,
+        mean: &Buffer,
+        x: &mut Buffer,
+    ) -> Result<()> {
+        let crop = input.crop;
+        for (image, draw) in input.draws[..images].iter().enumerate() {
+            for (i, j, c) in (0..crop * crop * 3).map(|p| (p / 3 / crop, p / 3 % crop, p % 3)) {
+                let pixel = input.pixels[((image * crop + i) * crop + j) * 3 + c];
+                let (row, column) = (usize::from(draw.top) + i, usize::from(draw.left) + j);
+                let value = f64::from(pixel) - f64::from(mean[(row * side + column) * 3 + c])
+                    + f64::from(draw.shift[c]);
+                let to = if draw.mirror { crop - 1 - j } else { j };
+                x[((image * crop + i) * crop + to) * 3 + c] = (value * f64::from(draw.gain)) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn conv_forward(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        x: &[&Buffer],
+        weights: &[&Buffer],
+        bias: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        weighted::conv_forward(op, images, &parts(x), &parts(weights), bias, y);
+        Ok(())
+    }
+    fn conv_backward_data(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        dy: &Buffer,
+        weights: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        weighted::conv_data(op, images, dy, weights, dx);
+        Ok(())
+    }
+    fn conv_backward_weights(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        accumulate: bool,
+        gradient: &mut Buffer,
+    ) -> Result<()> {
+        weighted::conv_weights(op, images, x, dy, accumulate, gradient);
+        Ok(())
+    }
+    fn linear_forward(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        x: &[&Buffer],
+        weights: &[&Buffer],
+        bias: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        weighted::linear_forward(op, images, &parts(x), &parts(weights), bias, y);
+        Ok(())
+    }
+    fn linear_backward_data(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        dy: &Buffer,
+        weights: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        weighted::linear_data(op, images, dy, weights, dx);
+        Ok(())
+    }
+    fn linear_backward_weights(
+        &mut self,
+        op: &Linear,
+        images: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        sink: Sink<'_, Buffer>,
+    ) -> Result<()> {
+        match sink {
+            Sink::Gradient { into, accumulate } => {
+                weighted::linear_weights(op, images, x, dy, accumulate, into);
+            }
+            Sink::Update {
+                weights,
+                momentum,
+                sgd,
+            } => {
+                let mut gradient = vec![0.0; op.depth() * op.outputs];
+                weighted::linear_weights(op, images, x, dy, false, &mut gradient);
+                self.sgd(&sgd, gradient.len(), weights, momentum, &gradient)?;
+            }
+        }
+        Ok(())
+    }
+    fn bias_backward(
+        &mut self,
+        rows: usize,
+        outputs: usize,
+        dy: &Buffer,
+        accumulate: bool,
+        gradient: &mut Buffer,
+    ) -> Result<()> {
+        let mut sums = vec![0.0; outputs];
+        for row in dy[..rows * outputs].chunks_exact(outputs) {
+            sums.iter_mut()
+                .zip(row)
+                .for_each(|(s, d)| *s += f64::from(*d));
+        }
+        weighted::store(&sums, accumulate, gradient);
+        Ok(())
+    }
+
+    fn activation_forward(
+        &mut self,
+        activation: Activation,
+        elements: usize,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        for y in &mut y[..elements] {
+            *y = weighted::activate(Some(activation), f64::from(*y)) as f32;
+        }
+        Ok(())
+    }
+    fn activation_backward(
+        &mut self,
+        activation: Activation,
+        elements: usize,
+        y: &Buffer,
+        dy: &mut Buffer,
+    ) -> Result<()> {
+        for (y, dy) in y.iter().zip(&mut dy[..elements]) {
+            let y = f64::from(*y);
+            let slope = match activation {
+                Activation::Relu => f64::from(u8::from(y > 0.0)),
+                Activation::Tanh => 1.0 - y * y,
+            };
+            *dy = (f64::from(*dy) * slope) as f32;
+        }
+        Ok(())
+    }
+    fn lrn_forward(
+        &mut self,
+        op: &Lrn,
+        images: usize,
+        x: &[&Buffer],
+        y: &mut Buffer,
+    ) -> Result<()> {
+        maps::lrn_forward(op, images, &parts(x), y);
+        Ok(())
+    }
+    fn lrn_backward(
+        &mut self,
+        op: &Lrn,
+        images: usize,
+        x: &[&Buffer],
+        dy: &Buffer,
+        dx: &mut [&mut Buffer],
+    ) -> Result<()> {
+        let dy: Vec<f64> = dy.iter().map(|&d| f64::from(d)).collect();
+        let all = maps::lrn_backward(op, images, &parts(x), &dy);
+        for (part, values) in dx.iter_mut().zip(all) {
+            part[..values.len()].copy_from_slice(&values);
+        }
+        Ok(())
+    }
+    fn local_norm_forward(
+        &mut self,
+        op: &LocalNorm,
+        images: usize,
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        maps::local_norm_forward(op, images, x, y);
+        Ok(())
+    }
+    fn local_norm_backward(
+        &mut self,
+        op: &LocalNorm,
+        images: usize,
+        x: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        maps::local_norm_backward(op, images, x, dy, dx);
+        Ok(())
+    }
+    fn pool_forward(&mut self, op: &Pool, images: usize, x: &Buffer, y: &mut Buffer) -> Result<()> {
+        let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        maps::pool_forward(op, images, &x, y);
+        Ok(())
+    }
+    fn pool_backward(
+        &mut self,
+        op: &Pool,
+        images: usize,
+        x: &Buffer,
+        _y: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        for (dx, d) in dx.iter_mut().zip(maps::pool_backward(op, images, &x, dy)) {
+            *dx = d as f32;
+        }
+        Ok(())
+    }
+    fn lrn_pool_forward(
+        &mut self,
+        lrn: &Lrn,
+        pool: &Pool,
+        images: usize,
+        x: &Buffer,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let normalised = maps::normalised(lrn, images, &[x]);
+        maps::pool_forward(pool, images, &normalised, y);
+        Ok(())
+    }
+    fn lrn_pool_backward(
+        &mut self,
+        lrn: &Lrn,
+        pool: &Pool,
+        images: usize,
+        x: &Buffer,
+        _y: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) -> Result<()> {
+        let normalised = maps::normalised(lrn, images, &[x]);
+        let between = maps::pool_backward(pool, images, &normalised, dy);
+        let all = maps::lrn_backward(lrn, images, &[x], &between);
+        dx[..all[0].len()].copy_from_slice(&all[0]);
+        Ok(())
+    }
+    fn dropout_forward(
+        &mut self,
+        op: &Dropout,
+        images: usize,
+        mask: &Mask<'_, Buffer>,
+        y: &mut Buffer,
+    ) -> Result<()> {
+        for (i, y) in y[..images * op.units].iter_mut().enumerate() {
+            *y *= kept(op, mask, i) * op.training_scale();
+        }
+        Ok(())
+    }
+    fn dropout_backward(
+        &mut self,
+        op: &Dropout,
+        images: usize,
+        mask: &Mask<'_, Buffer>,
+        y: &mut Buffer,
+        dy: &mut Buffer,
+    ) -> Result<()> {
+        for i in 0..images * op.units {
+            let kept = kept(op, mask, i);
+            dy[i] *= kept * op.training_scale();
+            if kept != 0.0 {
+                y[i] /= op.training_scale();
+            }
+        }
+        Ok(())
+    }
+    fn scale(&mut self, elements: usize, factor: f32, y: &mut Buffer) -> Result<()> {
+        y[..elements].iter_mut().for_each(|y| *y *= factor);
+        Ok(())
+    }
+    fn copy(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
+        into[..elements].copy_from_slice(&from[..elements]);
+        Ok(())
+    }
+    fn add(&mut self, elements: usize, from: &Buffer, into: &mut Buffer) -> Result<()> {
+        let pairs = into[..elements].iter_mut().zip(from);
+        pairs.for_each(|(into, from)| *into += from);
+        Ok(())
+    }
+
+    fn softmax_forward(
+        &mut self,
+        classes: usize,
+        images: usize,
+        logits: &Buffer,
+        probabilities: &mut Buffer,
+    ) -> Result<()> {
+        let rows = logits
+            .chunks(classes)
+            .zip(probabilities.chunks_mut(classes));
+        for (x, p) in rows.take(images) {
+            let log = log_sum(x);
+            p.iter_mut()
+                .zip(x)
+                .for_each(|(p, x)| *p = (f64::from(*x) - log).exp() as f32);
+        }
+        Ok(())
+    }
+    fn score(
+        &mut self,
+        classes: usize,
+        images: usize,
+        logits: &Buffer,
+        input: &Input,
+        tally: &mut Score,
+    ) -> Result<()> {
+        for (x, &label) in logits.chunks(classes).zip(&input.labels).take(images) {
+            let label = label as usize;
+            tally.loss += log_sum(x) - f64::from(x[label]);
+            let above = |&(i, v): &(usize, &f32)| *v > x[label] || (*v == x[label] && i < label);
+            let rank = x.iter().enumerate().filter(above).count();
+            tally.top1_errors += u64::from(rank >= 1);
+            tally.top5_errors += u64::from(rank >= 5);
+        }
+        Ok(())
+    }
+    fn softmax_backward(
+        &mut self,
+        classes: usize,
+        images: usize,
+        probabilities: &Buffer,
+        input: &Input,
+        scale: f32,
+        dlogits: &mut Buffer,
+    ) -> Result<()> {
+        for i in 0..images * classes {
+            let hot = input.labels[i / classes] as usize == i % classes;
+            let difference = f64::from(probabilities[i]) - f64::from(u8::from(hot));
+            dlogits[i] = (difference * f64::from(scale)) as f32;
+        }
+        Ok(())
+    }
+    fn allocate_tally(&mut self) -> Result<Score> {
+        Ok(Score::default())
+    }
+    fn take_tally(&mut self, tally: &mut Score) -> Result<Score> {
+        Ok(std::mem::take(tally))
+    }
+
+    fn sgd(
+        &mut self,
+        op: &Sgd,
+        elements: usize,
+        weights: &mut Buffer,
+        momentum: &mut Buffer,
+        gradient: &Buffer,
+    ) -> Result<()> {
+        let [rate, keep, decay] = [op.rate, op.momentum, op.decay].map(f64::from);
+        let pairs = weights[..elements].iter_mut().zip(momentum);
+        for ((w, v), g) in pairs.zip(gradient) {
+            let wide = f64::from(*w);
+            let step = keep * f64::from(*v) - decay * rate * wide - rate * f64::from(*g);
+            (*v, *w) = (step as f32, (wide + step) as f32);
+        }
+        Ok(())
+    }
+
+    fn mailbox(_: &mut Self, receiver: &mut Self, elements: usize) -> Result<Self::Mailbox> {
+        Ok(Rendezvous::new(receiver.allocate(elements)?))
+    }
+    fn send(&mut self, from: &Buffer, elements: usize, to: &Self::Mailbox) -> Result<()> {
+        to.put(|slot| {
+            *slot = from[..elements].to_vec();
+            Ok(())
+        })
+    }
+    fn receive(&mut self, from: &Self::Mailbox, inbox: &mut Buffer) -> Result<()> {
+        from.take(|slot| {
+            inbox[..slot.len()].copy_from_slice(slot);
+            Ok(())
+        })
+    }
+    fn abandon(mailbox: &Self::Mailbox) {
+        mailbox.abandon();
+    }
+}
+
+/// 1 where unit `i` of all images' units is kept, else 0.
+fn kept(op: &Dropout, mask: &Mask<'_, Buffer>, i: usize) -> f32 {
+    match mask {
+        Mask::Given(mask) => mask[i],
+        Mask::Counter {
+            key,
+            lane,
+            step,
+            first_image,
+        } => {
+            let (image, unit) = (first_image + i / op.units, op.first_unit + i % op.units);
+            let word = key.word((image * op.all_units + unit) as u32, *lane, *step);
+            f32::from(u8::from(word >= op.threshold()))
+        }
+    }
+}
+
+/// ln Σ exp(x).
+fn log_sum(x: &[f32]) -> f64 {
+    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = x
+        .iter()
+        .map(|&x| (f64::from(x) - f64::from(largest)).exp())
+        .sum();
+    f64::from(largest) + sum.ln()
+}
