@@ -141,6 +141,21 @@ impl Config {
         Ok(config)
     }
 
+    /// The configuration of such a text with `overrides` as in [`Config::load`].
+    pub fn from_toml_with(text: &str, overrides: &[String]) -> Result<Config> {
+        let mut table = parse(text, "of the checkpoint")?;
+        for assignment in overrides {
+            set(&mut table, assignment)?;
+        }
+        let config: Config = Value::Table(table)
+            .try_into()
+            .map_err(|e: toml::de::Error| {
+                usage(format!("configuration: {}", one_line(e.message())))
+            })?;
+        config.validate()?;
+        Ok(config)
+    }
+
     /// The whole configuration as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a configuration is representable as TOML")

@@ -9,7 +9,7 @@
 //! 3. [`engine`]: walks a plan over devices, forward, backward, update.
 //! 4. [`data`]: image sources, augmentation drawn from counter-based streams, the loader.
 //! 5. [`config`], [`optimizer`], [`checkpoint`], [`train`]: a training run.
-//! 6. [`report`]: what a run shows and leaves behind.
+//! 6. [`report`]: what a run shows and leaves behind. [`formats`]: files of other programs.
 //! 7. [`cli`]: one file per command.
 //!
 //! What must hold:
@@ -28,6 +28,7 @@ pub mod data;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod formats;
 pub mod network;
 pub mod optimizer;
 pub mod random;

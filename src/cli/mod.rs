@@ -1,8 +1,17 @@
 //! The command line: one file per command.
 
 mod device_choice;
+mod draw;
+mod evaluate;
+mod export;
+mod import;
+mod inference;
+mod model;
 mod open;
+mod pictures;
 mod plan;
+mod predict;
+mod similar;
 mod step;
 mod train;
 
@@ -34,6 +43,12 @@ enum Command {
     Train(train::Train),
     Step(step::Step),
     Plan(plan::Plan),
+    Evaluate(evaluate::Evaluate),
+    Predict(predict::Predict),
+    Similar(similar::Similar),
+    Draw(draw::Draw),
+    Export(export::Export),
+    Import(import::Import),
 }
 
 /// Parses the process's arguments, runs the command, and prints its error, if any, in one line.
@@ -62,6 +77,12 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Train(command) => command.run(cli.quiet),
         Command::Step(command) => command.run(),
         Command::Plan(command) => command.run(),
+        Command::Evaluate(command) => command.run(cli.quiet),
+        Command::Predict(command) => command.run(cli.quiet),
+        Command::Similar(command) => command.run(cli.quiet),
+        Command::Draw(command) => command.run(cli.quiet),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
     }
 }
 

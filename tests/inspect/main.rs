@@ -1,0 +1,7 @@
+//! evaluate, predict, similar, draw, export and import, through the program itself.
+
+mod bad_files;
+mod evaluate;
+mod exchange;
+mod pictures;
+mod support;
