@@ -158,7 +158,16 @@ impl Config {
 
     /// The whole configuration as TOML.
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).expect("a configuration is representable as TOML")
+        let mut table = Table::try_from(self).expect("a configuration is a table");
+        // Fully connected layers have none of these keys; a preset's table has neither.
+        for layer in table["layers"].as_table_mut().into_iter().flatten() {
+            if let Some(layer) = layer.1.as_table_mut()
+                && layer.get("kernel").and_then(Value::as_integer) == Some(0)
+            {
+                layer.retain(|key, _| !["kernel", "stride", "pad"].contains(&key.as_str()));
+            }
+        }
+        toml::to_string_pretty(&table).expect("a configuration is representable as TOML")
     }
 
     /// Loader threads: those asked for, else half the cores.

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod compare;
 mod device_choice;
 mod draw;
 mod evaluate;
@@ -49,6 +50,7 @@ enum Command {
     Draw(draw::Draw),
     Export(export::Export),
     Import(import::Import),
+    Compare(compare::Compare),
 }
 
 /// Parses the process's arguments, runs the command, and prints its error, if any, in one line.
@@ -83,6 +85,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Draw(command) => command.run(cli.quiet),
         Command::Export(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Compare(command) => command.run(cli.quiet),
     }
 }
 

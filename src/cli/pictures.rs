@@ -20,3 +20,9 @@ pub fn short_name(files: &Files, image: usize) -> String {
     let name = files.path(image).file_name().unwrap_or_default();
     crate::data::decode::escape(name)
 }
+
+/// The class an image is in, in folders by class, else [`short_name`].
+pub fn shown_name(files: &Files, image: usize, model: &Model) -> String {
+    let class = files.folder(image).filter(|f| model.classes.contains(f));
+    class.unwrap_or_else(|| short_name(files, image))
+}

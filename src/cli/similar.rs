@@ -3,7 +3,7 @@
 use super::device_choice::DeviceFlags;
 use super::inference::{Inference, Rows, Wanted};
 use super::model::{Model, ModelFlags};
-use super::pictures::{centre, short_name};
+use super::pictures::{centre, short_name, shown_name};
 use crate::config::nearest;
 use crate::data::files::Files;
 use crate::data::{Source, Statistics};
@@ -184,7 +184,7 @@ fn draw(
         .map(|(&query, found)| {
             let nearest = found.iter().take(6).map(|&(image, distance)| {
                 let picture = centre(index, image, model)?;
-                Ok((picture, short_name(index, image), distance))
+                Ok((picture, shown_name(index, image, model), distance))
             });
             Ok(Neighbours {
                 image: centre(queries, query, model)?,

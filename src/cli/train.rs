@@ -129,7 +129,8 @@ impl Train {
     }
 }
 
-fn session(
+/// Makes the run folder and the statistics.
+pub fn session(
     config: Config,
     mut data: crate::data::Dataset,
     name: Option<PathBuf>,
@@ -156,9 +157,10 @@ fn session(
     })
 }
 
-struct TrainJob {
-    session: Session,
-    signals: Signals,
+/// Trains a session to its end.
+pub struct TrainJob {
+    pub session: Session,
+    pub signals: Signals,
 }
 
 impl Job for TrainJob {

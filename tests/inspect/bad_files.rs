@@ -91,6 +91,17 @@ fn wrong_types_and_duplicates() {
 }
 
 #[test]
+fn another_version_of_the_format() {
+    let case = Case::new("paper", &[]);
+    let header = r#"{"__metadata__":{"format":"alexnet-mp","version":"9"},"conv1.bias":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#;
+    let error = made(&case, header, 16);
+    assert!(
+        error.contains("version 9 of the format; this program reads version 1"),
+        "{error}"
+    );
+}
+
+#[test]
 fn missing_extra_and_misshapen_tensors() {
     let case = Case::new("paper", &[]);
     let error = tensors(&case, |t| drop(t.remove(4)));
@@ -180,4 +191,34 @@ fn caffemodels_of_garbage() {
         error.contains("tensor conv1.weight: expected shape [96, 3, 11, 11], found [6, 3"),
         "{error}"
     );
+}
+
+#[test]
+fn changed_caffemodels_never_panic() {
+    use alexnet_mp::formats::from_caffe;
+    let case = Case::new("caffe", &["network.width=0.02"]);
+    case.good(&["export", "w.safetensors", "--to", "caffe", "--out", "net"]);
+    let good = std::fs::read(case.path("net.caffemodel")).unwrap();
+    let params = case.config.plan().unwrap().params;
+    let mut state = 7u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize
+    };
+    for _ in 0..500 {
+        let mut bad = good.clone();
+        for _ in 0..1 + next() % 8 {
+            // The messages' own bytes are few; most changes should hit them.
+            let at = if next() % 2 == 0 {
+                next() % 64
+            } else {
+                next() % bad.len()
+            };
+            bad[at] ^= 1 << (next() % 8);
+        }
+        bad.truncate(good.len() - next() % 3 * (next() % good.len()) / 2);
+        if let Err(error) = from_caffe(&bad).and_then(|w| w.tensors(&params)) {
+            assert_eq!(error.exit_code(), 4);
+        }
+    }
 }

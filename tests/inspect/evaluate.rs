@@ -28,11 +28,11 @@ fn conv(x: &Maps, w: &[f32], b: &[f32], (k, stride, pad): (usize, usize, usize))
     let groups = x.maps / inputs;
     let side = 1 + (x.side + 2 * pad).saturating_sub(k).div_ceil(stride);
     let mut values = Vec::new();
-    for o in 0..outputs {
+    for (o, &bias) in b.iter().enumerate() {
         let first = o / (outputs / groups) * inputs;
         for y in 0..side {
             for column in 0..side {
-                let mut sum = f64::from(b[o]);
+                let mut sum = f64::from(bias);
                 for (i, &w) in w[o * inputs * k * k..][..inputs * k * k].iter().enumerate() {
                     let (map, dy, dx) = (i / k / k, i / k % k, i % k);
                     let at = |p: usize, d: usize| (p * stride + d) as isize - pad as isize;

@@ -3,7 +3,7 @@
 use alexnet_mp::checkpoint::{write_tensors, write_with};
 use alexnet_mp::config::Config;
 use alexnet_mp::data::Statistics;
-use alexnet_mp::network::params::Tensors;
+use alexnet_mp::network::params::{Tensor, Tensors};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -14,8 +14,7 @@ pub struct Case {
     pub parameters: Tensors,
 }
 
-/// A small network: crops of 48 pixels and 6 classes. Weights are large enough that the
-/// probabilities differ from image to image.
+/// A small network: crops of 48 pixels and 6 classes.
 pub fn config(preset: &str, more: &[&str]) -> Config {
     let small = [
         "network.width=0.06",
@@ -33,11 +32,7 @@ impl Case {
     pub fn new(preset: &str, more: &[&str]) -> Self {
         let config = config(preset, more);
         let mut parameters = Tensors::initial(&config.plan().unwrap().params, 5);
-        for tensor in &mut parameters.0 {
-            let is_weight = tensor.name.ends_with("weight");
-            let factor = if is_weight { 4.0 } else { 0.1 };
-            tensor.values.iter_mut().for_each(|v| *v *= factor);
-        }
+        parameters.0.iter_mut().for_each(keep_signals);
         let case = Case {
             folder: tempfile::tempdir().unwrap(),
             config,
@@ -107,6 +102,24 @@ impl Case {
         assert_eq!(errors.len(), 1, "{stderr}");
         errors[0].to_string()
     }
+}
+
+/// Scales a tensor so that signals keep their size from layer to layer, and logits are small.
+fn keep_signals(tensor: &mut Tensor) {
+    if tensor.name.ends_with("bias") {
+        tensor.values.iter_mut().for_each(|v| *v *= 0.1);
+        return;
+    }
+    let fan_in: usize = tensor.shape[1..].iter().product();
+    let squares: f32 = tensor.values.iter().map(|v| v * v).sum();
+    let own = (squares / tensor.values.len() as f32).sqrt();
+    let last = if tensor.name == "fc8.weight" {
+        0.1
+    } else {
+        1.0
+    };
+    let factor = last * (2.0 / fan_in as f32).sqrt() / own;
+    tensor.values.iter_mut().for_each(|v| *v *= factor);
 }
 
 pub fn run(folder: &Path, arguments: &[&str]) -> Output {
