@@ -14,6 +14,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
+mod header;
+
 /// Name of a run's newest checkpoint.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
 const VERSION: &str = "1";
@@ -124,6 +126,16 @@ pub fn write_tensors(path: &Path, tensors: &Tensors) -> Result<()> {
     write(path, &all, [])
 }
 
+/// Writes tensors as [`write_tensors`], with entries of its own in the metadata.
+pub fn write_with<const N: usize>(
+    path: &Path,
+    tensors: &Tensors,
+    metadata: [(String, String); N],
+) -> Result<()> {
+    let all: Vec<_> = tensors.0.iter().map(|t| (t.name.clone(), t)).collect();
+    write(path, &all, metadata)
+}
+
 fn write<const N: usize>(
     path: &Path,
     tensors: &[(String, &Tensor)],
@@ -182,6 +194,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// `Checkpoint`, naming the file, the tensor, what was expected and what was found.
 pub fn read(path: &Path) -> Result<Contents> {
     let at = |message: String| checkpoint(format!("{}: {message}", path.display()));
+    header::check(path).map_err(&at)?;
     let bytes = std::fs::read(path).map_err(|e| at(format!("cannot be read: {e}")))?;
     let (_, header) = SafeTensors::read_metadata(&bytes)
         .map_err(|e| at(format!("not a safetensors file, or a truncated one ({e})")))?;

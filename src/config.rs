@@ -145,9 +145,33 @@ impl Config {
         Ok(config)
     }
 
+    /// The configuration of such a text with `overrides` as in [`Config::load`].
+    pub fn from_toml_with(text: &str, overrides: &[String]) -> Result<Config> {
+        let mut table = parse(text, "of the checkpoint")?;
+        for assignment in overrides {
+            set(&mut table, assignment)?;
+        }
+        let config: Config = Value::Table(table)
+            .try_into()
+            .map_err(|e: toml::de::Error| {
+                usage(format!("configuration: {}", one_line(e.message())))
+            })?;
+        config.validate()?;
+        Ok(config)
+    }
+
     /// The whole configuration as TOML.
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).expect("a configuration is representable as TOML")
+        let mut table = Table::try_from(self).expect("a configuration is a table");
+        // Fully connected layers have none of these keys; a preset's table has neither.
+        for layer in table["layers"].as_table_mut().into_iter().flatten() {
+            if let Some(layer) = layer.1.as_table_mut()
+                && layer.get("kernel").and_then(Value::as_integer) == Some(0)
+            {
+                layer.retain(|key, _| !["kernel", "stride", "pad"].contains(&key.as_str()));
+            }
+        }
+        toml::to_string_pretty(&table).expect("a configuration is representable as TOML")
     }
 
     /// Loader threads: those asked for, else half the cores.

@@ -9,7 +9,7 @@
 //! 3. [`engine`]: walks a plan over devices, forward, backward, update.
 //! 4. [`data`]: image sources, augmentation drawn from counter-based streams, the loader.
 //! 5. [`config`], [`optimizer`], [`checkpoint`], [`train`]: a training run.
-//! 6. [`report`]: what a run shows and leaves behind.
+//! 6. [`report`]: what a run shows and leaves behind. [`formats`]: files of other programs.
 //! 7. [`measure`]: operations with operands of their own; [`verify`] compares them with a plain
 //!    float64 device, [`bench`] times them.
 //! 8. [`cli`]: one file per command.
@@ -31,6 +31,7 @@ pub mod data;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod formats;
 pub mod measure;
 pub mod network;
 pub mod optimizer;

@@ -1,10 +1,20 @@
 //! The command line: one file per command.
 
 mod bench;
+mod compare;
 mod device_choice;
 mod devices;
+mod draw;
+mod evaluate;
+mod export;
+mod import;
+mod inference;
+mod model;
 mod open;
+mod pictures;
 mod plan;
+mod predict;
+mod similar;
 mod step;
 mod train;
 mod verify;
@@ -40,6 +50,13 @@ enum Command {
     Verify(verify::Verify),
     Devices(devices::Devices),
     Bench(bench::Bench),
+    Evaluate(evaluate::Evaluate),
+    Predict(predict::Predict),
+    Similar(similar::Similar),
+    Draw(draw::Draw),
+    Export(export::Export),
+    Import(import::Import),
+    Compare(compare::Compare),
 }
 
 /// Parses the process's arguments, runs the command, and prints its error, if any, in one line.
@@ -71,6 +88,13 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Verify(command) => command.run(),
         Command::Devices(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Evaluate(command) => command.run(cli.quiet),
+        Command::Predict(command) => command.run(cli.quiet),
+        Command::Similar(command) => command.run(cli.quiet),
+        Command::Draw(command) => command.run(cli.quiet),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::Compare(command) => command.run(cli.quiet),
     }
 }
 

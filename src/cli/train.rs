@@ -150,13 +150,14 @@ impl Train {
 }
 
 /// A session but for the statistics of its data, which can take long: devices are opened first.
-struct Prepared {
-    config: Config,
-    data: Dataset,
-    name: Option<PathBuf>,
-    folder: PathBuf,
-    resume: Option<Checkpoint>,
-    quiet: bool,
+pub struct Prepared {
+    pub config: Config,
+    pub data: Dataset,
+    /// The data set's folder; none: the built-in set.
+    pub name: Option<PathBuf>,
+    pub folder: PathBuf,
+    pub resume: Option<Checkpoint>,
+    pub quiet: bool,
 }
 
 impl Prepared {
@@ -197,9 +198,10 @@ fn what(session: &Prepared) -> String {
     format!("{columns} of width {} on {data}", network.width)
 }
 
-struct TrainJob {
-    prepared: Prepared,
-    signals: Signals,
+/// Trains a prepared session to its end.
+pub struct TrainJob {
+    pub prepared: Prepared,
+    pub signals: Signals,
 }
 
 impl Job for TrainJob {

@@ -1,7 +1,7 @@
 //! Images, from where they are kept to the batches that the devices read.
 //!
 //! A [`Source`] is an indexed set of stored images; [`builtin`] makes one by computation,
-//! [`folder`] decodes one from files. [`order`] says which image is used when, [`augment`] what is
+//! [`folder`] decodes one from files, [`files`] from files named one by one. [`order`] says which image is used when, [`augment`] what is
 //! drawn for each use, and [`loader`] joins them into batches in the background. Everything random
 //! is a pure function of the seed and of counters, so batches do not depend on the number of
 //! workers, nor on where a run was interrupted.
@@ -9,6 +9,7 @@
 pub mod augment;
 pub mod builtin;
 pub mod decode;
+pub mod files;
 pub mod folder;
 pub mod loader;
 pub mod order;

@@ -15,6 +15,7 @@ pub mod messages;
 pub mod metrics;
 pub mod picture;
 pub mod progress;
+pub mod scores;
 pub mod summary;
 pub mod tables;
 pub mod tensorboard;
