@@ -168,7 +168,7 @@ impl Config {
             if let Some(layer) = layer.1.as_table_mut()
                 && layer.get("kernel").and_then(Value::as_integer) == Some(0)
             {
-                layer.retain(|key, _| !["kernel", "stride", "pad"].contains(&key.as_str()));
+                layer.retain(|key, _| !["kernel", "stride", "pad"].contains(&key));
             }
         }
         toml::to_string_pretty(&table).expect("a configuration is representable as TOML")

@@ -24,6 +24,10 @@ pub struct Outcome {
     pub batch: usize,
     pub time: Duration,
     pub classes: usize,
+    /// The last evaluation.
+    pub validation: Option<Evaluation>,
+    /// Median over the logged steps.
+    pub images_per_second: f64,
     pub pictures: Vec<PathBuf>,
     /// Why it ended early, if it did.
     pub stopped: Option<i32>,
@@ -46,6 +50,7 @@ pub struct Trainer<'a, D: Device> {
     /// Training loss and error as they were logged last.
     last_loss: f64,
     last_top1_error: f64,
+    validation: Option<Evaluation>,
     /// The step of the last evaluation the schedule asked for.
     evaluated: Option<u64>,
 }
@@ -57,6 +62,8 @@ struct Clock {
     images: u64,
     /// What the last lap came to.
     last: (f64, f64),
+    /// Images a second of every lap.
+    laps: Vec<f64>,
 }
 
 impl<'a, D: Device> Trainer<'a, D> {
@@ -92,6 +99,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             clock: Clock::new(),
             last_loss: f64::NAN,
             last_top1_error: f64::NAN,
+            validation: None,
             evaluated: state.and_then(|s| s.evaluated),
             session,
         })
@@ -115,6 +123,8 @@ impl<'a, D: Device> Trainer<'a, D> {
             batch: self.session.config.train.batch * self.session.config.train.accumulate,
             time: started.elapsed(),
             classes: self.session.config.network.classes,
+            validation: self.validation,
+            images_per_second: self.clock.median_rate(),
             pictures,
             stopped,
         })
@@ -374,6 +384,7 @@ impl<'a, D: Device> Trainer<'a, D> {
         };
         self.progress.evaluation(&record);
         self.folder.record_evaluation(record, &training)?;
+        self.validation = Some(found);
         Ok(Some(found))
     }
 
@@ -410,6 +421,7 @@ impl Clock {
             logged_wait: Duration::ZERO,
             images: 0,
             last: (0.0, 0.0),
+            laps: vec![],
         }
     }
 
@@ -427,7 +439,14 @@ impl Clock {
     /// Ends a lap.
     fn lap(&mut self, waited: Duration) {
         self.last = self.rates(waited);
+        self.laps.push(self.last.0);
         self.restart(waited);
+    }
+
+    fn median_rate(&self) -> f64 {
+        let mut rates = self.laps.clone();
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
     }
 
     /// Starts a lap anew, after something that is not training.

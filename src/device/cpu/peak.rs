@@ -19,7 +19,7 @@ const LAPS: usize = 5;
 
 kernel!(
     /// Writes the results of `SUMS` chains of `rounds` multiply-adds to `to`.
-    unsafe fn multiply_add = chains [] [] [] (rounds: usize, to: *mut f32)
+    unsafe fn multiply_add = [chains::<Portable>] [chains::<Avx2>] [chains::<Avx512>] (rounds: usize, to: *mut f32)
 );
 
 /// # Safety
