@@ -6,21 +6,11 @@
 mod duplicates;
 mod listing;
 
-use crate::data::{Dataset, ReadOutcome, Skipped, Source, decode, image_bytes};
+use super::images::{self, FileSet};
+use crate::data::{Dataset, decode};
 use crate::error::{Result, data};
 use listing::Listing;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-
-/// One half of an image folder. Its images are decoded when read, and kept where all fit.
-pub struct Folder {
-    files: Listing,
-    classes: Vec<String>,
-    side: usize,
-    skipped: Skipped,
-    /// Decoded images, one place per image, or none where they would need too much memory.
-    kept: Vec<OnceLock<Box<[u8]>>>,
-}
+use std::path::Path;
 
 /// Opens an image folder; images are scaled to `side`, and kept in memory once decoded where all
 /// of `train` fit into `cache` MiB, and all of `val` into what is left.
@@ -48,16 +38,8 @@ pub fn open(root: &Path, side: usize, cache: usize) -> Result<Dataset> {
         tracing::warn!("{}: no val folder, so nothing to validate on", shown(root));
     }
     duplicates::warn(root, &train, val.as_ref());
-    let classes: Vec<String> = train.classes().iter().map(|c| c.name.clone()).collect();
-    let cache = cache << 20;
-    let used = train.len().saturating_mul(side * side * 3);
-    let rest = if used <= cache { cache - used } else { cache };
-    let make = |files, cache| Arc::new(Folder::new(files, classes.clone(), side, cache));
-    Ok(Dataset {
-        train: make(train, cache),
-        val: val.map(|val| make(val, rest) as Arc<dyn Source>),
-        statistics: None,
-    })
+    let classes = train.classes().iter().map(|c| c.name.clone()).collect();
+    Ok(images::dataset(train, val, classes, side, cache))
 }
 
 fn shown(path: &Path) -> String {
@@ -99,71 +81,5 @@ fn warn_of_classes(root: &Path, files: &Listing) {
             shown(root),
             empty.len()
         );
-    }
-}
-
-impl Folder {
-    fn new(files: Listing, classes: Vec<String>, side: usize, cache: usize) -> Self {
-        let fits = files.len().saturating_mul(side * side * 3) <= cache;
-        let places = if fits { files.len() } else { 0 };
-        Folder {
-            kept: (0..places).map(|_| OnceLock::new()).collect(),
-            files,
-            classes,
-            side,
-            skipped: Skipped::default(),
-        }
-    }
-
-    /// Where an image is.
-    pub fn path(&self, image: usize) -> PathBuf {
-        self.files.path(image)
-    }
-}
-
-impl Source for Folder {
-    fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn label(&self, image: usize) -> u32 {
-        self.files.class_of(image).label
-    }
-
-    fn name(&self, image: usize) -> String {
-        self.files.name(image)
-    }
-
-    fn side(&self) -> usize {
-        self.side
-    }
-
-    fn read(&self, image: usize, into: &mut [u8]) -> Result<ReadOutcome> {
-        if let Some(reason) = self.skipped.reason(image) {
-            return Ok(ReadOutcome::Bad(reason));
-        }
-        let into = &mut into[..image_bytes(self)];
-        match decode::read_square(&self.path(image), self.side, into) {
-            Err(reason) => Ok(ReadOutcome::Bad(reason)),
-            Ok(()) => {
-                if let Some(place) = self.kept.get(image) {
-                    // Another worker may have been faster, with the same bytes.
-                    let _ = place.set(into.to_vec().into_boxed_slice());
-                }
-                Ok(ReadOutcome::Image)
-            }
-        }
-    }
-
-    fn in_memory(&self, image: usize) -> Result<Option<&[u8]>> {
-        Ok(self.kept.get(image).and_then(OnceLock::get).map(|b| &b[..]))
-    }
-
-    fn skipped(&self) -> &Skipped {
-        &self.skipped
     }
 }

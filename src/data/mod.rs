@@ -11,15 +11,21 @@ pub mod builtin;
 pub mod decode;
 pub mod files;
 pub mod folder;
+pub mod images;
 pub mod loader;
 pub mod order;
+pub mod prepare;
+pub mod shards;
 pub mod skipped;
 pub mod statistics;
+pub mod times;
 
 pub use augment::{AugmentOptions, ColourRule};
 pub use loader::{EvaluationOptions, Loader, LoaderOptions};
+pub use shards::Reads;
 pub use skipped::Skipped;
 pub use statistics::Statistics;
+pub use times::{Stage, Times};
 
 use crate::error::Result;
 use std::path::Path;
@@ -67,6 +73,22 @@ pub trait Source: Send + Sync {
 
     /// The bad images met by now.
     fn skipped(&self) -> &Skipped;
+
+    /// The images as they are stored, in pieces best read one piece after another; none where
+    /// every order is as good.
+    fn pieces(&self) -> Vec<Vec<u32>> {
+        Vec::new()
+    }
+
+    /// Says that these images will be read soon, so that a disk can begin.
+    fn will_need(&self, images: &[u32]) {
+        let _ = images;
+    }
+
+    /// The time spent reading and decoding by now, where it is counted.
+    fn times(&self) -> Option<&Times> {
+        None
+    }
 }
 
 /// Bytes of one stored image.
@@ -128,9 +150,13 @@ pub struct OpenOptions {
     pub cache_mib: usize,
 }
 
-/// Opens an image folder.
+/// Opens a data set: a folder made by `prepare`, or an image folder.
 ///
-/// Errors: `Data` where the folder is no data set, holds no images, or a class is in `val` alone.
+/// Errors: `Data` where the folder is no data set, is damaged, holds no images, or a class is in
+/// `val` alone.
 pub fn open(root: &Path, options: &OpenOptions) -> Result<Dataset> {
+    if shards::is_prepared(root) {
+        return shards::open(root, options.side, Reads::Mapped);
+    }
     folder::open(root, options.side, options.cache_mib)
 }

@@ -1,0 +1,5 @@
+//! Images from folders, archives and shards: read right, or refused with a reason.
+
+mod folders;
+mod prepared;
+mod support;
