@@ -18,6 +18,8 @@ fn options() -> LoaderOptions {
         seed: 5,
         workers: 2,
         queue: 2,
+        shuffle_window: 0,
+        share: Default::default(),
         first_step: 0,
         augment: AugmentOptions {
             crop: CROP,

@@ -42,6 +42,8 @@ pub fn loader<D: Device>(
         queue: config.data.queue,
         first_step: 0,
         augment: config.augmentation(),
+        shuffle_window: config.data.shuffle_window,
+        share: Default::default(),
     };
     let statistics = Statistics::zero(side);
     let allocator = device.host_allocator();

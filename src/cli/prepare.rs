@@ -64,6 +64,7 @@ impl Prepare {
         let open = OpenOptions {
             side: self.side.into(),
             cache_mib: 0,
+            reads: Default::default(),
         };
         let set = data::open(&self.source, &open)?;
         let images = set.train.len() + set.val.as_ref().map_or(0, |val| val.len());

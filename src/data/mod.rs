@@ -21,7 +21,7 @@ pub mod statistics;
 pub mod times;
 
 pub use augment::{AugmentOptions, ColourRule};
-pub use loader::{EvaluationOptions, Loader, LoaderOptions};
+pub use loader::{EvaluationOptions, Loader, LoaderOptions, Share};
 pub use shards::Reads;
 pub use skipped::Skipped;
 pub use statistics::Statistics;
@@ -148,6 +148,8 @@ pub struct OpenOptions {
     pub side: usize,
     /// MiB of decoded images that may be kept in memory.
     pub cache_mib: usize,
+    /// How prepared shards are read.
+    pub reads: Reads,
 }
 
 /// Opens a data set: a folder made by `prepare`, or an image folder.
@@ -156,7 +158,7 @@ pub struct OpenOptions {
 /// `val` alone.
 pub fn open(root: &Path, options: &OpenOptions) -> Result<Dataset> {
     if shards::is_prepared(root) {
-        return shards::open(root, options.side, Reads::Mapped);
+        return shards::open(root, options.side, options.reads);
     }
     folder::open(root, options.side, options.cache_mib)
 }

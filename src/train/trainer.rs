@@ -205,6 +205,8 @@ impl<'a, D: Device> Trainer<'a, D> {
             queue: config.data.queue,
             first_step: self.step * config.train.accumulate as u64,
             augment: config.augmentation(),
+            shuffle_window: config.data.shuffle_window,
+            share: Default::default(),
         };
         Loader::train(
             self.session.data.train.clone(),

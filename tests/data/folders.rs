@@ -427,6 +427,7 @@ fn decoded_images_are_kept_where_they_fit_and_read_anew_where_not() {
             &OpenOptions {
                 side: SIDE,
                 cache_mib: cache,
+                reads: Default::default(),
             },
         )
         .unwrap();

@@ -102,6 +102,8 @@ fn training_reads_the_same_batches_from_shards_as_from_the_folder() {
         seed: 3,
         workers: 2,
         queue: 2,
+        shuffle_window: 0,
+        share: Default::default(),
         first_step: 2,
         augment: AugmentOptions {
             crop: 28,

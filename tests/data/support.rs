@@ -15,6 +15,7 @@ pub fn open(root: &Path) -> Result<Dataset> {
         &OpenOptions {
             side: SIDE,
             cache_mib: 64,
+            reads: Default::default(),
         },
     )
 }

@@ -1,13 +1,15 @@
 //! Reading a shard's file: mapped into memory, or past the system's cache of file pages.
 
 use super::format::{Entry, ShardFile};
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// How shards are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Reads {
     /// Mapped into memory: no copies, and what was read stays in memory while there is room.
     #[default]
