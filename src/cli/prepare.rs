@@ -2,8 +2,8 @@
 
 use crate::data::prepare::{self, PrepareOptions, StoredOrder, Watch};
 use crate::data::shards::Store;
-use crate::data::{self, OpenOptions};
-use crate::error::{Error, Result};
+use crate::data::{self, Layout, OpenOptions};
+use crate::error::{Error, Result, usage};
 use crate::report::format::grouped;
 use crate::report::messages::result;
 use crate::report::progress::Progress;
@@ -18,6 +18,8 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   alexnet-mp prepare photos/ prepared/                   photos/train/CLASS/*.jpg, photos/val/CLASS/*
   alexnet-mp prepare photos/ prepared/ --store jpeg      an eighth of the space, slower to read
+  alexnet-mp prepare downloads/ imagenet/                ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar,
+                                                         ILSVRC2012_devkit_t12.tar.gz in downloads/
   alexnet-mp train --data prepared/")]
 pub struct Prepare {
     /// What to prepare
@@ -26,6 +28,9 @@ pub struct Prepare {
     /// Folder for the prepared set, new or interrupted
     #[arg(value_name = "DST")]
     target: PathBuf,
+    /// What SRC is: folders by class, or ILSVRC's archives or Kaggle's folders [default: found out]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Side of the stored images, in pixels
     #[arg(long, value_name = "N", default_value_t = 256,
           value_parser = clap::value_parser!(u16).range(16..=4096))]
@@ -47,6 +52,12 @@ pub struct Prepare {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Folder,
+    Ilsvrc,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
 enum StoreName {
     Raw,
     Jpeg,
@@ -59,6 +70,20 @@ enum OrderName {
 }
 
 impl Prepare {
+    fn layout(&self) -> Result<Layout> {
+        match self.format {
+            Some(Format::Folder) => Ok(Layout::Folder),
+            Some(Format::Ilsvrc) => Ok(Layout::Ilsvrc),
+            None => match Layout::of(&self.source) {
+                Layout::Prepared => Err(usage(format!(
+                    "{}: already made by `prepare`; name the folder with the images",
+                    self.source.display()
+                ))),
+                found => Ok(found),
+            },
+        }
+    }
+
     pub fn run(self, quiet: bool) -> Result<()> {
         let signals = Signals::install()?;
         let open = OpenOptions {
@@ -66,7 +91,7 @@ impl Prepare {
             cache_mib: 0,
             reads: Default::default(),
         };
-        let set = data::open(&self.source, &open)?;
+        let set = data::open_as(self.layout()?, &self.source, &open)?;
         let images = set.train.len() + set.val.as_ref().map_or(0, |val| val.len());
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let options = PrepareOptions {

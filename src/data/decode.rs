@@ -22,7 +22,7 @@ use std::sync::Once;
 pub const LARGEST_IMAGE: usize = 100_000_000;
 
 /// Larger files are refused unread, in bytes.
-const LARGEST_FILE: u64 = 1 << 29;
+pub(crate) const LARGEST_FILE: u64 = 1 << 29;
 
 /// Decoded pixels `[row][column][red, green, blue]`.
 pub struct Pixels {

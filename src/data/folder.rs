@@ -9,7 +9,7 @@ mod listing;
 use super::images::{self, FileSet};
 use crate::data::{Dataset, decode};
 use crate::error::{Result, data};
-use listing::Listing;
+pub(super) use listing::{Listing, entries, is_image};
 use std::path::Path;
 
 /// Opens an image folder; images are scaled to `side`, and kept in memory once decoded where all
@@ -21,11 +21,7 @@ pub fn open(root: &Path, side: usize, cache: usize) -> Result<Dataset> {
     if !train_root.is_dir() {
         return Err(not_a_set(root));
     }
-    let train = Listing::read(&train_root)?;
-    if train.len() == 0 {
-        return Err(empty(&train_root, train.classes().len()));
-    }
-    warn_of_classes(&train_root, &train);
+    let (train, classes) = training(&train_root)?;
     let val_root = root.join("val");
     let val = match val_root.is_dir() {
         true => Some(Listing::read(&val_root)?.matching(&train, &val_root)?),
@@ -35,11 +31,36 @@ pub fn open(root: &Path, side: usize, cache: usize) -> Result<Dataset> {
         return Err(empty(&val_root, val.classes().len()));
     }
     if val.is_none() {
-        tracing::warn!("{}: no val folder, so nothing to validate on", shown(root));
+        warn_of_no_validation(root);
     }
     duplicates::warn(root, &train, val.as_ref());
+    let val = val.map(|val| Box::new(val) as Box<dyn FileSet>);
+    Ok(images::dataset(Box::new(train), val, classes, side, cache))
+}
+
+/// Lists a folder of class folders, and the names of the classes.
+///
+/// Errors: `Data` where it cannot be read or holds no images.
+pub(super) fn training(root: &Path) -> Result<(Listing, Vec<String>)> {
+    let train = Listing::read(root)?;
+    if train.len() == 0 {
+        return Err(empty(root, train.classes().len()));
+    }
+    warn_of_classes(root, &train);
     let classes = train.classes().iter().map(|c| c.name.clone()).collect();
-    Ok(images::dataset(train, val, classes, side, cache))
+    Ok((train, classes))
+}
+
+pub(super) fn warn_of_no_validation(root: &Path) {
+    let root = shown(root);
+    tracing::warn!("{root}: no validation images, so nothing to validate on");
+}
+
+pub(super) fn warn_of_one_class(root: &Path, classes: usize) {
+    if classes == 1 {
+        let root = shown(root);
+        tracing::warn!("{root}: 1 class only, so there is nothing to tell apart");
+    }
 }
 
 fn shown(path: &Path) -> String {
@@ -53,8 +74,8 @@ fn not_a_set(root: &Path) -> crate::error::Error {
         Ok(_) => "there is no folder train in it".into(),
     };
     data(format!(
-        "{}: expected an image folder (train/CLASS/*.jpg, val/CLASS/*.jpg) or a folder made by \
-         `prepare`; {found}",
+        "{}: expected an image folder (train/CLASS/*.jpg, val/CLASS/*.jpg), a folder made by \
+         `prepare`, or ILSVRC as downloaded; {found}",
         shown(root)
     ))
 }
@@ -68,12 +89,7 @@ fn empty(root: &Path, classes: usize) -> crate::error::Error {
 
 fn warn_of_classes(root: &Path, files: &Listing) {
     let classes = files.classes().len();
-    if classes == 1 {
-        tracing::warn!(
-            "{}: 1 class only, so there is nothing to tell apart",
-            shown(root)
-        );
-    }
+    warn_of_one_class(root, classes);
     let empty: Vec<&str> = files.empty_classes().collect();
     if let Some(first) = empty.first() {
         tracing::warn!(

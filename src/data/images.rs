@@ -32,9 +32,9 @@ pub struct Images {
 
 /// The data set of these files; images are kept in memory once decoded where all of `train` fit
 /// into `cache` MiB, and all of `val` into what is left.
-pub fn dataset<F: FileSet + 'static>(
-    train: F,
-    val: Option<F>,
+pub fn dataset(
+    train: Box<dyn FileSet>,
+    val: Option<Box<dyn FileSet>>,
     classes: Vec<String>,
     side: usize,
     cache: usize,
@@ -53,17 +53,12 @@ pub fn dataset<F: FileSet + 'static>(
 impl Images {
     /// Files of these classes, scaled to `side` when read; they are kept in memory if all fit into
     /// `cache` bytes.
-    pub fn new(
-        files: impl FileSet + 'static,
-        classes: Vec<String>,
-        side: usize,
-        cache: usize,
-    ) -> Self {
+    pub fn new(files: Box<dyn FileSet>, classes: Vec<String>, side: usize, cache: usize) -> Self {
         let fits = files.len().saturating_mul(side * side * 3) <= cache;
         let places = if fits { files.len() } else { 0 };
         Images {
             kept: (0..places).map(|_| OnceLock::new()).collect(),
-            files: Box::new(files),
+            files,
             classes,
             side,
             skipped: Skipped::default(),

@@ -509,7 +509,7 @@ fn doubtful_sets_are_warned_of_with_numbers() {
     put(one.path().join("train/a/1.png"), &same);
     let log = warnings(|| drop(open(one.path()).unwrap()));
     assert!(
-        log.contains("1 class only") && log.contains("no val folder"),
+        log.contains("1 class only") && log.contains("no validation images"),
         "{log}"
     );
 }

@@ -1,5 +1,6 @@
 //! Images from folders, archives and shards: read right, or refused with a reason.
 
+mod archives;
 mod folders;
 mod prepared;
 mod support;

@@ -477,3 +477,66 @@ fn mean_eigenvalues_and_eigenvectors_are_those_of_a_plain_computation() {
         }
     }
 }
+
+#[test]
+fn a_windowed_order_reads_pieces_in_a_row_and_every_image_once() {
+    let (_root, source, target) = folders(100);
+    prepared(&source, &target, &RAW).unwrap();
+    let set = open(&target).unwrap();
+    // One piece a shard here, and all classes in each: they were mixed when they were stored.
+    let pieces = set.train.pieces();
+    assert_eq!(
+        pieces.iter().map(Vec::len).collect::<Vec<_>>(),
+        [64, 64, 64, 8]
+    );
+    for piece in &pieces[..3] {
+        let of_a = piece
+            .iter()
+            .filter(|&&i| set.train.label(i as usize) == 0)
+            .count();
+        assert!((16..48).contains(&of_a), "{of_a} of 64");
+    }
+    let run = |workers, batch| {
+        let options = LoaderOptions {
+            batch,
+            seed: 3,
+            workers,
+            queue: 2,
+            first_step: 0,
+            augment: AugmentOptions {
+                crop: 28,
+                ..AugmentOptions::default()
+            },
+            shuffle_window: 80,
+            share: Default::default(),
+        };
+        let zero = Statistics::zero(SIDE);
+        let mut loader = Loader::train(set.train.clone(), &options, &zero, &pageable()).unwrap();
+        let mut labels: Vec<u32> = Vec::new();
+        while labels.len() < 200 {
+            let batch = loader.next_batch().unwrap().unwrap();
+            labels.extend(&batch.labels);
+            loader.recycle(batch);
+        }
+        labels
+    };
+    let expected: Vec<u32> = alexnet_mp::data::order::windowed(3, 0, &pieces, 80)
+        .iter()
+        .map(|&i| set.train.label(i as usize))
+        .collect();
+    assert_eq!(run(1, 20), expected);
+    assert_eq!(run(3, 20), expected);
+    assert_eq!(run(2, 8), expected);
+}
+
+#[test]
+fn a_preparation_of_archives_is_the_same_bits_as_one_of_folders() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    crate::archives::as_folder(&at("folder"));
+    crate::archives::as_archives(&at("archives"));
+    for from in ["folder", "archives"] {
+        prepared(&at(from), &at(&format!("from-{from}")), &RAW).unwrap();
+    }
+    assert!(contents(&at("from-folder")) == contents(&at("from-archives")));
+}

@@ -141,7 +141,7 @@ impl FileSet for Listing {
 }
 
 /// Names in a folder in byte order, hidden ones left out.
-fn entries(folder: &Path) -> std::io::Result<Vec<OsString>> {
+pub(crate) fn entries(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
@@ -153,7 +153,7 @@ fn entries(folder: &Path) -> std::io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-fn is_image(name: &OsStr) -> bool {
+pub(crate) fn is_image(name: &OsStr) -> bool {
     Path::new(name).extension().is_some_and(|end| {
         ["jpg", "jpeg", "png"]
             .iter()
