@@ -4,6 +4,7 @@
 //! So the files are the same bits whatever the number of workers, and a shard that is finished
 //! stays finished when the rest is interrupted.
 
+pub mod check;
 pub mod job;
 mod merge;
 
