@@ -245,13 +245,22 @@ impl Loader {
         self.waited
     }
 
-    /// Time that all workers together spent in a stage, counted since the source was opened.
+    /// Time that all workers together spent in a stage; where the source counts its own, that of
+    /// all who read it since it was opened.
     pub fn spent(&self, stage: Stage) -> Duration {
-        let times = self.source.as_ref().and_then(|source| source.times());
-        match stage {
-            Stage::Crop => self.times.spent(stage),
-            _ => times.map_or(Duration::ZERO, |times| times.spent(stage)),
+        let source = self.source.as_ref().and_then(|source| source.times());
+        match (stage, source) {
+            (Stage::Disk | Stage::Decode, Some(times)) => times.spent(stage),
+            _ => self.times.spent(stage),
         }
+    }
+
+    /// The stage that the workers spend most of their time in.
+    pub fn slowest_stage(&self) -> Stage {
+        let slowest = Stage::ALL
+            .into_iter()
+            .max_by_key(|&stage| self.spent(stage));
+        slowest.unwrap_or(Stage::Decode)
     }
 
     /// Number of the step that the next batch belongs to.

@@ -14,6 +14,31 @@ pub enum Stage {
     Crop,
 }
 
+impl Stage {
+    pub const ALL: [Stage; 3] = [Stage::Disk, Stage::Decode, Stage::Crop];
+
+    /// Its name for tables and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Disk => "disk",
+            Stage::Decode => "decode",
+            Stage::Crop => "crop",
+        }
+    }
+
+    /// What most likely helps where a loader spends most of its time in this stage.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Stage::Disk => {
+                "a faster disk, `alexnet-mp prepare --store jpeg` (an eighth of the bytes), or \
+                 data.shuffle_window for a disk that is slow to seek"
+            }
+            Stage::Decode => "`alexnet-mp prepare` with raw shards, or more data.workers",
+            Stage::Crop => "more data.workers",
+        }
+    }
+}
+
 /// Time spent in each stage, summed over all threads.
 #[derive(Debug, Default)]
 pub struct Times {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Stops a preparation after so many images.
-struct After(AtomicU64);
+pub struct After(AtomicU64);
 
 impl Watch for After {
     fn advance(&self, images: u64) {
@@ -28,18 +28,18 @@ impl Watch for After {
     }
 }
 
-fn never() -> After {
+pub fn never() -> After {
     After(AtomicU64::new(u64::MAX))
 }
 
-const RAW: PrepareOptions = PrepareOptions {
+pub const RAW: PrepareOptions = PrepareOptions {
     store: Store::Raw,
     quality: 95,
     order: StoredOrder::Random,
     workers: 2,
 };
 
-fn prepared(source: &Path, target: &Path, options: &PrepareOptions) -> Result<Summary> {
+pub fn prepared(source: &Path, target: &Path, options: &PrepareOptions) -> Result<Summary> {
     prepare(&open(source)?, target, options, &never())
 }
 

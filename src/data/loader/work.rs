@@ -8,6 +8,7 @@ use crate::data::{Source, Stage, Statistics, Times, image_bytes, pixels};
 use crate::error::{Result, data, usage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// A numbered set of batches, each a pure function of its number.
 pub trait Work: Send + Sync {
@@ -95,7 +96,13 @@ impl Train {
         let source = &*self.source;
         let mut last = String::new();
         for image in (image..source.len()).chain(0..image) {
-            if let Some(stored) = pixels(source, image, scratch)? {
+            let started = Instant::now();
+            let stored = pixels(source, image, scratch)?;
+            if source.times().is_none() {
+                // It computes its images.
+                self.times.add(Stage::Decode, started.elapsed());
+            }
+            if let Some(stored) = stored {
                 self.times.count(Stage::Crop, || {
                     push(batch, placed, stored, source.side(), source.label(image));
                 });
