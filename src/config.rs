@@ -1,6 +1,6 @@
 //! Presets, TOML files and `--set` overrides, merged into one validated [`Config`].
 
-use crate::data::{AugmentOptions, ColourRule};
+use crate::data::{AugmentOptions, ColourRule, Reads};
 use crate::error::{Result, usage};
 use crate::network::layer::{Layers, Network};
 use crate::network::plan::Plan;
@@ -88,6 +88,12 @@ pub struct Data {
     pub queue: usize,
     /// MiB of decoded images kept in memory.
     pub cache: usize,
+    /// Images that are mixed at a time, read in the order they are stored; 0: the whole epoch.
+    #[serde(default)]
+    pub shuffle_window: usize,
+    /// How prepared shards are read.
+    #[serde(default)]
+    pub reads: Reads,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

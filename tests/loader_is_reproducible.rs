@@ -3,8 +3,8 @@
 use alexnet_mp::batch::{Draw, pageable};
 use alexnet_mp::data::order::permutation;
 use alexnet_mp::data::{
-    AugmentOptions, ColourRule, EvaluationOptions, Loader, LoaderOptions, ReadOutcome, Skipped,
-    Source, Statistics, builtin,
+    AugmentOptions, ColourRule, EvaluationOptions, Loader, LoaderOptions, ReadOutcome, Share,
+    Skipped, Source, Statistics, builtin,
 };
 use alexnet_mp::error::{Result, data};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ fn options() -> LoaderOptions {
         seed: 5,
         workers: 2,
         queue: 2,
+        shuffle_window: 0,
+        share: Default::default(),
         first_step: 0,
         augment: AugmentOptions {
             crop: CROP,
@@ -176,6 +178,19 @@ fn every_image_is_used_once_before_any_is_used_again() {
         .collect();
     for epoch in 0..3 {
         assert_eq!(labels[epoch * 50..][..50], permutation(5, epoch as u32, 50));
+    }
+}
+
+#[test]
+fn replicas_together_read_what_one_alone_would() {
+    let source = builtin_set(50);
+    let alone = run(&source, &options(), 12);
+    for index in 0..3 {
+        let share = Share { index, count: 3 };
+        let options = LoaderOptions { share, ..options() };
+        let part = run(&source, &options, 4);
+        let expected = alone.iter().skip(index as usize).step_by(3);
+        assert!(part.iter().eq(expected));
     }
 }
 
@@ -379,7 +394,8 @@ fn colour_noise_has_the_stated_covariance() {
 fn options_out_of_range_are_usage_errors() {
     let source = builtin_set(50);
     let statistics = Statistics::zero(SIDE);
-    let changes: [fn(&mut LoaderOptions); 6] = [
+    let changes: [fn(&mut LoaderOptions); 7] = [
+        |o| o.share = Share { index: 2, count: 2 },
         |o| o.augment.crop = SIDE + 1,
         |o| o.augment.positions = 6,
         |o| o.augment.crop_shared = 0,

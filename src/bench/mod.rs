@@ -6,7 +6,7 @@ mod loader;
 mod steps;
 
 pub use layers::{LayerTime, layers};
-pub use loader::{LoaderTime, loader};
+pub use loader::{LoaderTime, StageTime, loader};
 pub use steps::{Pace, StepTimes, steps};
 
 use serde::Serialize;
@@ -25,6 +25,14 @@ pub struct Report {
     pub exchanged_bytes_per_step: u64,
     /// One column's layers; empty unless they were asked for.
     pub layers: Vec<LayerTime>,
+    /// The loader's stages, the one that bounds it, and images a second that a training step on
+    /// the same devices uses; only where the loader was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_images_per_second: Option<f64>,
 }
 
 /// The most memory this process had in RAM by now.

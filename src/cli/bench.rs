@@ -2,7 +2,7 @@
 
 use super::device_choice::{DeviceFlags, Job};
 use super::open::{ConfigFlags, dataset};
-use crate::bench::{self, LayerTime, LoaderTime, Pace, Report, StepTimes};
+use crate::bench::{self, LayerTime, LoaderTime, Pace, Report, StageTime, StepTimes};
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::device::{Device, Peak};
@@ -115,6 +115,9 @@ impl Job for StepsJob {
     }
 }
 
+/// Training steps that are timed beside the loader, to compare with.
+const STEPS_BESIDE: usize = 3;
+
 struct LoaderJob {
     config: Config,
     set: Dataset,
@@ -126,8 +129,13 @@ impl Job for LoaderJob {
 
     fn run<D: Device>(self, mut devices: Vec<D>) -> Result<Self::Output> {
         let time = bench::loader(&self.config, &self.set, &mut devices[0], self.pace)?;
-        let report = report(&self.config, time.median(), vec![time.device_name.clone()]);
-        let text = loader_text(&time, &report);
+        let mut report = report(&self.config, time.median(), vec![time.device_name.clone()]);
+        let (times, _) = bench::steps(&self.config, devices, false, Pace::Steps(STEPS_BESIDE))?;
+        let used = self.config.train.batch as f64 / times.median();
+        report.step_images_per_second = Some(used);
+        report.bound = time.bound().map(|stage| stage.stage);
+        report.stages = time.stages.clone();
+        let text = loader_text(&time, &report, used);
         Ok((report, text))
     }
 }
@@ -142,6 +150,9 @@ fn report(config: &Config, seconds: f64, devices: Vec<String>) -> Report {
         peak_rss_bytes: bench::peak_rss_bytes(),
         exchanged_bytes_per_step: 0,
         layers: vec![],
+        stages: vec![],
+        bound: None,
+        step_images_per_second: None,
     }
 }
 
@@ -222,15 +233,42 @@ fn layers_text(layers: &[LayerTime], peak: Option<Peak>) -> String {
     text
 }
 
-fn loader_text(time: &LoaderTime, report: &Report) -> String {
-    format!(
-        "loader, batch {}, {} worker(s), to {}: {} images/s, {:.1} ms a batch, of which {:.1} ms upload and augmentation (median of {} batches)",
+fn loader_text(time: &LoaderTime, report: &Report, used: f64) -> String {
+    let mut text = format!(
+        "loader, batch {}, {} worker(s), to {}: {} images/s, {:.1} ms a batch (median of {} batches)\n",
         report.batch,
         time.workers,
         time.device_name,
         rate(report.images_per_second),
         report.milliseconds_per_step,
-        time.device * 1e3,
         time.laps.len()
-    )
+    );
+    let row = |stage: &StageTime| {
+        let by = match stage.stage {
+            "upload" | "augment" => "device".into(),
+            _ => format!("{} worker(s)", time.workers),
+        };
+        vec![
+            stage.stage.into(),
+            by,
+            format!("{:.1}", stage.microseconds),
+            rate(stage.images_per_second),
+        ]
+    };
+    let rows: Vec<Vec<String>> = time.stages.iter().map(row).collect();
+    let header = ["stage", "done by", "µs an image", "images/s of one thread"];
+    text += &table(&header, &rows);
+    let enough = if report.images_per_second < used {
+        "the loader is too slow"
+    } else {
+        "enough"
+    };
+    if let Some(stage) = time.bound() {
+        text += &format!(
+            "\nbound by: {}; a training step here uses {} images/s: {enough}",
+            stage.stage,
+            rate(used)
+        );
+    }
+    text
 }

@@ -14,6 +14,7 @@ mod open;
 mod pictures;
 mod plan;
 mod predict;
+mod prepare;
 mod similar;
 mod step;
 mod train;
@@ -52,6 +53,7 @@ enum Command {
     Bench(bench::Bench),
     Evaluate(evaluate::Evaluate),
     Predict(predict::Predict),
+    Prepare(prepare::Prepare),
     Similar(similar::Similar),
     Draw(draw::Draw),
     Export(export::Export),
@@ -90,6 +92,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Command::Bench(command) => command.run(),
         Command::Evaluate(command) => command.run(cli.quiet),
         Command::Predict(command) => command.run(cli.quiet),
+        Command::Prepare(command) => command.run(cli.quiet),
         Command::Similar(command) => command.run(cli.quiet),
         Command::Draw(command) => command.run(cli.quiet),
         Command::Export(command) => command.run(),

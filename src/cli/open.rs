@@ -51,6 +51,7 @@ pub fn dataset(folder: Option<&Path>, config: &Config) -> Result<Dataset> {
             &data::OpenOptions {
                 side: config.data.side,
                 cache_mib: config.data.cache,
+                reads: config.data.reads,
             },
         ),
     }

@@ -22,7 +22,7 @@ use std::sync::Once;
 pub const LARGEST_IMAGE: usize = 100_000_000;
 
 /// Larger files are refused unread, in bytes.
-const LARGEST_FILE: u64 = 1 << 29;
+pub(crate) const LARGEST_FILE: u64 = 1 << 29;
 
 /// Decoded pixels `[row][column][red, green, blue]`.
 pub struct Pixels {
@@ -60,7 +60,7 @@ pub fn load(path: &Path, side: usize) -> Result<Vec<u8>> {
 }
 
 /// A regular file's bytes; never blocks on pipes or devices.
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let metadata = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?;
     if !metadata.is_file() {
         return Err("not a regular file".into());

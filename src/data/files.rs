@@ -1,5 +1,6 @@
 //! Images named one by one, by folder or by pattern, without a data set around them.
 
+use crate::data::folder::is_image;
 use crate::data::{ReadOutcome, Skipped, Source, decode, image_bytes};
 use crate::error::{Result, data, usage};
 use std::path::{Path, PathBuf};
@@ -85,18 +86,10 @@ fn below(folder: &Path, paths: &mut Vec<PathBuf>, depth: usize) {
             if depth < DEEPEST {
                 below(&path, paths, depth + 1);
             }
-        } else if is_image(&path) {
+        } else if is_image(path.as_os_str()) {
             paths.push(path);
         }
     }
-}
-
-fn is_image(path: &Path) -> bool {
-    path.extension().is_some_and(|end| {
-        ["jpg", "jpeg", "png"]
-            .iter()
-            .any(|known| end.eq_ignore_ascii_case(known))
-    })
 }
 
 /// Adds what a pattern matches; a name without any of `*?[` is a file that is not there.

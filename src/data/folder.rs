@@ -6,21 +6,11 @@
 mod duplicates;
 mod listing;
 
-use crate::data::{Dataset, ReadOutcome, Skipped, Source, decode, image_bytes};
+use super::images::{self, FileSet};
+use crate::data::{Dataset, decode};
 use crate::error::{Result, data};
-use listing::Listing;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-
-/// One half of an image folder. Its images are decoded when read, and kept where all fit.
-pub struct Folder {
-    files: Listing,
-    classes: Vec<String>,
-    side: usize,
-    skipped: Skipped,
-    /// Decoded images, one place per image, or none where they would need too much memory.
-    kept: Vec<OnceLock<Box<[u8]>>>,
-}
+pub(super) use listing::{Listing, entries, is_image};
+use std::path::Path;
 
 /// Opens an image folder; images are scaled to `side`, and kept in memory once decoded where all
 /// of `train` fit into `cache` MiB, and all of `val` into what is left.
@@ -31,11 +21,7 @@ pub fn open(root: &Path, side: usize, cache: usize) -> Result<Dataset> {
     if !train_root.is_dir() {
         return Err(not_a_set(root));
     }
-    let train = Listing::read(&train_root)?;
-    if train.len() == 0 {
-        return Err(empty(&train_root, train.classes().len()));
-    }
-    warn_of_classes(&train_root, &train);
+    let (train, classes) = training(&train_root)?;
     let val_root = root.join("val");
     let val = match val_root.is_dir() {
         true => Some(Listing::read(&val_root)?.matching(&train, &val_root)?),
@@ -45,19 +31,36 @@ pub fn open(root: &Path, side: usize, cache: usize) -> Result<Dataset> {
         return Err(empty(&val_root, val.classes().len()));
     }
     if val.is_none() {
-        tracing::warn!("{}: no val folder, so nothing to validate on", shown(root));
+        warn_of_no_validation(root);
     }
     duplicates::warn(root, &train, val.as_ref());
-    let classes: Vec<String> = train.classes().iter().map(|c| c.name.clone()).collect();
-    let cache = cache << 20;
-    let used = train.len().saturating_mul(side * side * 3);
-    let rest = if used <= cache { cache - used } else { cache };
-    let make = |files, cache| Arc::new(Folder::new(files, classes.clone(), side, cache));
-    Ok(Dataset {
-        train: make(train, cache),
-        val: val.map(|val| make(val, rest) as Arc<dyn Source>),
-        statistics: None,
-    })
+    let val = val.map(|val| Box::new(val) as Box<dyn FileSet>);
+    Ok(images::dataset(Box::new(train), val, classes, side, cache))
+}
+
+/// Lists a folder of class folders, and the names of the classes.
+///
+/// Errors: `Data` where it cannot be read or holds no images.
+pub(super) fn training(root: &Path) -> Result<(Listing, Vec<String>)> {
+    let train = Listing::read(root)?;
+    if train.len() == 0 {
+        return Err(empty(root, train.classes().len()));
+    }
+    warn_of_classes(root, &train);
+    let classes = train.classes().iter().map(|c| c.name.clone()).collect();
+    Ok((train, classes))
+}
+
+pub(super) fn warn_of_no_validation(root: &Path) {
+    let root = shown(root);
+    tracing::warn!("{root}: no validation images, so nothing to validate on");
+}
+
+pub(super) fn warn_of_one_class(root: &Path, classes: usize) {
+    if classes == 1 {
+        let root = shown(root);
+        tracing::warn!("{root}: 1 class only, so there is nothing to tell apart");
+    }
 }
 
 fn shown(path: &Path) -> String {
@@ -71,8 +74,8 @@ fn not_a_set(root: &Path) -> crate::error::Error {
         Ok(_) => "there is no folder train in it".into(),
     };
     data(format!(
-        "{}: expected an image folder (train/CLASS/*.jpg, val/CLASS/*.jpg) or a folder made by \
-         `prepare`; {found}",
+        "{}: expected an image folder (train/CLASS/*.jpg, val/CLASS/*.jpg), a folder made by \
+         `prepare`, or ILSVRC as downloaded; {found}",
         shown(root)
     ))
 }
@@ -86,12 +89,7 @@ fn empty(root: &Path, classes: usize) -> crate::error::Error {
 
 fn warn_of_classes(root: &Path, files: &Listing) {
     let classes = files.classes().len();
-    if classes == 1 {
-        tracing::warn!(
-            "{}: 1 class only, so there is nothing to tell apart",
-            shown(root)
-        );
-    }
+    warn_of_one_class(root, classes);
     let empty: Vec<&str> = files.empty_classes().collect();
     if let Some(first) = empty.first() {
         tracing::warn!(
@@ -99,71 +97,5 @@ fn warn_of_classes(root: &Path, files: &Listing) {
             shown(root),
             empty.len()
         );
-    }
-}
-
-impl Folder {
-    fn new(files: Listing, classes: Vec<String>, side: usize, cache: usize) -> Self {
-        let fits = files.len().saturating_mul(side * side * 3) <= cache;
-        let places = if fits { files.len() } else { 0 };
-        Folder {
-            kept: (0..places).map(|_| OnceLock::new()).collect(),
-            files,
-            classes,
-            side,
-            skipped: Skipped::default(),
-        }
-    }
-
-    /// Where an image is.
-    pub fn path(&self, image: usize) -> PathBuf {
-        self.files.path(image)
-    }
-}
-
-impl Source for Folder {
-    fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn label(&self, image: usize) -> u32 {
-        self.files.class_of(image).label
-    }
-
-    fn name(&self, image: usize) -> String {
-        self.files.name(image)
-    }
-
-    fn side(&self) -> usize {
-        self.side
-    }
-
-    fn read(&self, image: usize, into: &mut [u8]) -> Result<ReadOutcome> {
-        if let Some(reason) = self.skipped.reason(image) {
-            return Ok(ReadOutcome::Bad(reason));
-        }
-        let into = &mut into[..image_bytes(self)];
-        match decode::read_square(&self.path(image), self.side, into) {
-            Err(reason) => Ok(ReadOutcome::Bad(reason)),
-            Ok(()) => {
-                if let Some(place) = self.kept.get(image) {
-                    // Another worker may have been faster, with the same bytes.
-                    let _ = place.set(into.to_vec().into_boxed_slice());
-                }
-                Ok(ReadOutcome::Image)
-            }
-        }
-    }
-
-    fn in_memory(&self, image: usize) -> Result<Option<&[u8]>> {
-        Ok(self.kept.get(image).and_then(OnceLock::get).map(|b| &b[..]))
-    }
-
-    fn skipped(&self) -> &Skipped {
-        &self.skipped
     }
 }

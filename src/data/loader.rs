@@ -7,7 +7,7 @@
 mod work;
 
 use crate::batch::{Batch, HostAllocator};
-use crate::data::{AugmentOptions, Source, Statistics, augment};
+use crate::data::{AugmentOptions, Source, Stage, Statistics, Times, augment};
 use crate::error::{Error, Result, data, usage};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::collections::BTreeMap;
@@ -32,6 +32,23 @@ pub struct LoaderOptions {
     /// Number of the first batch: the steps done before.
     pub first_step: u64,
     pub augment: AugmentOptions,
+    /// Images mixed at a time, in the order they are stored; 0: the whole epoch.
+    pub shuffle_window: usize,
+    pub share: Share,
+}
+
+/// Which of several replicas that train together reads: replica `index` of `count` gets every
+/// `count`-th batch of the one order, so that all of them together read what one alone would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub index: u64,
+    pub count: u64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Share { index: 0, count: 1 }
+    }
 }
 
 /// How the batches of a test are made.
@@ -62,6 +79,9 @@ pub struct Loader {
     in_use: usize,
     batches: usize,
     waited: Duration,
+    /// Time of the workers' own work, and the source that counts its own; of training alone.
+    times: Arc<Times>,
+    source: Option<Arc<dyn Source>>,
 }
 
 impl Loader {
@@ -78,10 +98,14 @@ impl Loader {
         statistics: &Statistics,
         allocate: &HostAllocator,
     ) -> Result<Self> {
-        let work = work::Train::new(source, options, statistics)?;
+        let times = Arc::new(Times::default());
+        let work = work::Train::new(source.clone(), options, statistics, times.clone())?;
         let crop = options.augment.crop;
         let sizes = (options.batch, options.workers, options.queue);
-        Loader::start(Arc::new(work), sizes, crop, options.first_step, allocate)
+        let mut loader = Loader::start(Arc::new(work), sizes, crop, options.first_step, allocate)?;
+        loader.times = times;
+        loader.source = Some(source);
+        Ok(loader)
     }
 
     /// Batches for a test: every image once, in order, then the end. The views of an image follow
@@ -130,6 +154,8 @@ impl Loader {
             in_use: 0,
             batches,
             waited: Duration::ZERO,
+            times: Arc::default(),
+            source: None,
         };
         let ticket = Arc::new(AtomicU64::new(first_step));
         for number in 0..workers {
@@ -217,6 +243,24 @@ impl Loader {
     /// Time spent waiting in [`next_batch`](Loader::next_batch) since the start.
     pub fn waited(&self) -> Duration {
         self.waited
+    }
+
+    /// Time that all workers together spent in a stage; where the source counts its own, that of
+    /// all who read it since it was opened.
+    pub fn spent(&self, stage: Stage) -> Duration {
+        let source = self.source.as_ref().and_then(|source| source.times());
+        match (stage, source) {
+            (Stage::Disk | Stage::Decode, Some(times)) => times.spent(stage),
+            _ => self.times.spent(stage),
+        }
+    }
+
+    /// The stage that the workers spend most of their time in.
+    pub fn slowest_stage(&self) -> Stage {
+        let slowest = Stage::ALL
+            .into_iter()
+            .max_by_key(|&stage| self.spent(stage));
+        slowest.unwrap_or(Stage::Decode)
     }
 
     /// Number of the step that the next batch belongs to.

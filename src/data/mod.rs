@@ -1,25 +1,33 @@
 //! Images, from where they are kept to the batches that the devices read.
 //!
 //! A [`Source`] is an indexed set of stored images; [`builtin`] makes one by computation,
-//! [`folder`] decodes one from files, [`files`] from files named one by one. [`order`] says which image is used when, [`augment`] what is
-//! drawn for each use, and [`loader`] joins them into batches in the background. Everything random
-//! is a pure function of the seed and of counters, so batches do not depend on the number of
-//! workers, nor on where a run was interrupted.
+//! [`shards`] reads one that [`prepare`] made, [`images`] decodes one from image files: those of a
+//! [`folder`], of [`ilsvrc`]'s archives; [`files`] from files named one by one. [`order`] says which
+//! image is used when, [`augment`] what is drawn for each use, and [`loader`] joins them into
+//! batches in the background. Everything random is a pure function of the seed and of counters, so
+//! batches do not depend on the number of workers, nor on where a run was interrupted.
 
 pub mod augment;
 pub mod builtin;
 pub mod decode;
 pub mod files;
 pub mod folder;
+pub mod ilsvrc;
+pub mod images;
 pub mod loader;
 pub mod order;
+pub mod prepare;
+pub mod shards;
 pub mod skipped;
 pub mod statistics;
+pub mod times;
 
 pub use augment::{AugmentOptions, ColourRule};
-pub use loader::{EvaluationOptions, Loader, LoaderOptions};
+pub use loader::{EvaluationOptions, Loader, LoaderOptions, Share};
+pub use shards::Reads;
 pub use skipped::Skipped;
 pub use statistics::Statistics;
+pub use times::{Stage, Times};
 
 use crate::error::Result;
 use std::path::Path;
@@ -67,6 +75,22 @@ pub trait Source: Send + Sync {
 
     /// The bad images met by now.
     fn skipped(&self) -> &Skipped;
+
+    /// The images as they are stored, in pieces best read one piece after another; none where
+    /// every order is as good.
+    fn pieces(&self) -> Vec<Vec<u32>> {
+        Vec::new()
+    }
+
+    /// Says that these images will be read soon, so that a disk can begin.
+    fn will_need(&self, images: &[u32]) {
+        let _ = images;
+    }
+
+    /// The time spent reading and decoding by now, where it is counted.
+    fn times(&self) -> Option<&Times> {
+        None
+    }
 }
 
 /// Bytes of one stored image.
@@ -126,11 +150,57 @@ pub struct OpenOptions {
     pub side: usize,
     /// MiB of decoded images that may be kept in memory.
     pub cache_mib: usize,
+    /// How prepared shards are read.
+    pub reads: Reads,
 }
 
-/// Opens an image folder.
+/// How the images of a data set lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Made by `prepare`.
+    Prepared,
+    /// `train/CLASS/*.jpg`, `val/CLASS/*.jpg`.
+    Folder,
+    /// ILSVRC's archives, or Kaggle's folders.
+    Ilsvrc,
+}
+
+impl Layout {
+    /// What is found in a folder.
+    pub fn of(root: &Path) -> Self {
+        if shards::is_prepared(root) {
+            Layout::Prepared
+        } else if ilsvrc::has_archives(root) || ilsvrc::kaggle_folder(root).is_some() {
+            Layout::Ilsvrc
+        } else {
+            Layout::Folder
+        }
+    }
+}
+
+/// Opens the data set in a folder, whatever its layout.
 ///
-/// Errors: `Data` where the folder is no data set, holds no images, or a class is in `val` alone.
+/// Errors: `Data` where the folder is no data set, is damaged, holds no images, or a class is in
+/// `val` alone.
 pub fn open(root: &Path, options: &OpenOptions) -> Result<Dataset> {
-    folder::open(root, options.side, options.cache_mib)
+    open_as(Layout::of(root), root, options)
+}
+
+/// Opens a data set of a known layout.
+///
+/// Errors: as [`open`].
+pub fn open_as(layout: Layout, root: &Path, options: &OpenOptions) -> Result<Dataset> {
+    let &OpenOptions {
+        side,
+        cache_mib,
+        reads,
+    } = options;
+    match layout {
+        Layout::Prepared => shards::open(root, side, reads),
+        Layout::Folder => folder::open(root, side, cache_mib),
+        Layout::Ilsvrc => match ilsvrc::kaggle_folder(root) {
+            Some(folder) => ilsvrc::open_kaggle(root, &folder, side, cache_mib),
+            None => ilsvrc::open_archives(root, side, cache_mib),
+        },
+    }
 }

@@ -89,7 +89,7 @@ impl Statistics {
 }
 
 /// A digest of side, names and labels: tells whether cached statistics belong to a set.
-fn fingerprint(source: &dyn Source) -> String {
+pub(crate) fn fingerprint(source: &dyn Source) -> String {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     hash.update(format!("{} {:?}", source.side(), source.classes()).as_bytes());
     for image in 0..source.len() {
@@ -156,6 +156,44 @@ impl Sums {
             *sum += x;
         }
         self.images += other.images;
+    }
+
+    /// Bytes of [`to_bytes`](Sums::to_bytes).
+    pub fn bytes(side: usize) -> usize {
+        7 * 8 + side * side * 3 * 4
+    }
+
+    /// Little-endian: images, the six products, and in 32 bits each the sums of the image's
+    /// bytes, which so many hold for 16 million images.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Sums::bytes(self.side));
+        bytes.extend(self.images.to_le_bytes());
+        bytes.extend(self.products.iter().flat_map(|x| x.to_le_bytes()));
+        bytes.extend(self.mean.iter().flat_map(|&x| (x as u32).to_le_bytes()));
+        bytes
+    }
+
+    /// The sums of [`to_bytes`](Sums::to_bytes); none where their number does not fit the side.
+    pub fn from_bytes(side: usize, bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Sums::bytes(side) {
+            return None;
+        }
+        let (words, mean) = bytes.split_at(7 * 8);
+        let mut words = words
+            .chunks_exact(8)
+            .map(|b| u64::from_le_bytes(b.try_into().unwrap_or_default()));
+        let images = words.next()?;
+        let mut products = [0; 6];
+        for (product, word) in products.iter_mut().zip(words) {
+            *product = word;
+        }
+        let sum = |b: &[u8]| u32::from_le_bytes(b.try_into().unwrap_or_default());
+        Some(Sums {
+            side,
+            images,
+            mean: mean.chunks_exact(4).map(|b| sum(b).into()).collect(),
+            products,
+        })
     }
 
     fn add_source(mut self, source: &dyn Source, next: &AtomicUsize) -> Result<Self> {

@@ -6,6 +6,7 @@ pub mod activations;
 mod chart;
 pub mod colour;
 pub mod comparison;
+pub mod contact_sheet;
 pub mod curves;
 mod event;
 pub mod figure4;

@@ -119,6 +119,9 @@ impl Progress {
     pub fn advance(&self, more: u64) {
         let mut state = lock(&self.state);
         state.done += more;
+        let made = state.done.saturating_sub(self.first) as f64;
+        let pace = made / self.started.elapsed().as_secs_f64().max(1e-9);
+        state.numbers = format!("{} {}/s", rate(pace), self.unit);
         self.show(&mut state, false);
     }
 

@@ -11,6 +11,7 @@ use crate::engine::{Dropping, Engine, Rates, StepContext};
 use crate::error::{Error, Result, numeric};
 use crate::network::params::Tensors;
 use crate::optimizer::{self, Plateau};
+use crate::report::format::percent;
 use crate::report::metrics::{EvaluationRecord, StepRecord};
 use crate::report::progress::Progress;
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ pub struct Trainer<'a, D: Device> {
     validation: Option<Evaluation>,
     /// The step of the last evaluation the schedule asked for.
     evaluated: Option<u64>,
+    warned_of_waiting: bool,
+    /// Training images that were said to be skipped.
+    skipped: usize,
 }
 
 /// Time and images since the last log and in all; monotonic.
@@ -101,6 +105,8 @@ impl<'a, D: Device> Trainer<'a, D> {
             last_top1_error: f64::NAN,
             validation: None,
             evaluated: state.and_then(|s| s.evaluated),
+            warned_of_waiting: false,
+            skipped: 0,
             session,
         })
     }
@@ -205,6 +211,8 @@ impl<'a, D: Device> Trainer<'a, D> {
             queue: config.data.queue,
             first_step: self.step * config.train.accumulate as u64,
             augment: config.augmentation(),
+            shuffle_window: config.data.shuffle_window,
+            share: Default::default(),
         };
         Loader::train(
             self.session.data.train.clone(),
@@ -305,6 +313,7 @@ impl<'a, D: Device> Trainer<'a, D> {
     fn log(&mut self, loader: &Loader) -> Result<()> {
         self.collect()?;
         let record = self.training_record(loader);
+        self.warn_of_waiting(record.data_wait, loader);
         (self.last_loss, self.last_top1_error) = (record.loss, record.top1_error);
         self.clock.lap(loader.waited());
         self.pending = Pending::default();
@@ -335,6 +344,36 @@ impl<'a, D: Device> Trainer<'a, D> {
             data_wait,
             extra: Default::default(),
         }
+    }
+
+    /// Says how many training images could not be used, if it is more than before.
+    fn say_skipped(&mut self) {
+        let train = &self.session.data.train;
+        let skipped = train.skipped().count();
+        if skipped > self.skipped {
+            self.skipped = skipped;
+            let all = train.len();
+            tracing::warn!(
+                "{skipped} of {all} training images could not be read and were replaced"
+            );
+        }
+    }
+
+    /// Devices that wait for images have a likely remedy; said once. The first lap, in which the
+    /// loader starts, does not count.
+    fn warn_of_waiting(&mut self, share: f64, loader: &Loader) {
+        if share <= 0.1 || self.warned_of_waiting || self.clock.laps.is_empty() {
+            return;
+        }
+        self.warned_of_waiting = true;
+        let stage = loader.slowest_stage();
+        tracing::warn!(
+            "{} of the time is spent waiting for images, most of it on {} ({} loader workers); likely to help: {}; see `alexnet-mp bench --loader`",
+            percent(share, 0),
+            stage.name(),
+            self.session.config.workers(),
+            stage.remedy()
+        );
     }
 
     /// A loss still at chance after an epoch has known causes.
@@ -383,6 +422,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             extra: Default::default(),
         };
         self.progress.evaluation(&record);
+        self.say_skipped();
         self.folder.record_evaluation(record, &training)?;
         self.validation = Some(found);
         Ok(Some(found))

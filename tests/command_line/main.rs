@@ -4,6 +4,7 @@ mod gpus;
 mod help;
 mod interruption;
 mod mistakes;
+mod preparing;
 mod pytorch;
 mod reproducible;
 mod run_folder;

@@ -37,6 +37,8 @@ fn learns_eight_images<D: Device>(preset: &str, more: &[&str], devices: Vec<D>) 
         queue: 2,
         first_step: 0,
         augment: config.augmentation(),
+        shuffle_window: 0,
+        share: Default::default(),
     };
     let allocate = engine.host_allocator();
     let mut loader = Loader::train(set.train.clone(), &options, &statistics, &allocate).unwrap();

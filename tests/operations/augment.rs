@@ -9,8 +9,9 @@ for_each_device!(
     a_plain_draw_subtracts_the_mean_of_its_own_place,
 );
 
-const SIDE: usize = 12;
-const CROP: usize = 7;
+const SIDE: usize = 24;
+/// Lines of two whole groups of a SIMD path, and a rest.
+const CROP: usize = 19;
 
 fn batch(draws: &[Draw]) -> Batch {
     let mut batch = Batch::with_capacity(draws.len() + 1, CROP, &pageable());
@@ -54,6 +55,7 @@ fn pixels_are_shifted_mirrored_and_scaled_as_drawn<D: Device>(open: Open<D>) {
         .map(|x| 128.0 * x)
         .collect();
     let mut expected = vec![0.0; batch.len() * batch.crop_bytes()];
+    let mut in_order = vec![0.0f32; expected.len()];
     for (i, draw) in batch.draws.iter().enumerate() {
         for (y, x, c) in (0..CROP * CROP * 3).map(|p| (p / 3 / CROP, p / 3 % CROP, p % 3)) {
             let pixel = batch.pixels.bytes()[((i * CROP + y) * CROP + x) * 3 + c];

@@ -2,6 +2,7 @@
 
 use super::listing::Listing;
 use crate::data::decode::escape;
+use crate::data::images::FileSet;
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,7 +16,7 @@ const MOST_BYTES: u64 = 1 << 28;
 /// Warns, with numbers, of equal files within `train` and in both halves.
 pub fn warn(root: &Path, train: &Listing, val: Option<&Listing>) {
     let halves = [Some(train), val].into_iter().flatten();
-    if halves.clone().map(Listing::len).sum::<usize>() > MOST_FILES {
+    if halves.clone().map(FileSet::len).sum::<usize>() > MOST_FILES {
         return;
     }
     let files: Vec<(bool, usize)> = (0..train.len())

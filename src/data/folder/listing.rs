@@ -1,6 +1,7 @@
 //! The files of one half of an image folder, by class.
 
-use crate::data::decode::escape;
+use crate::data::decode::{escape, read_file};
+use crate::data::images::FileSet;
 use crate::error::{Result, data};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -95,10 +96,6 @@ impl Listing {
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.files.len()
-    }
-
     pub fn classes(&self) -> &[Class] {
         &self.classes
     }
@@ -112,26 +109,39 @@ impl Listing {
             .map(|(_, c)| c.name.as_str())
     }
 
-    pub fn class_of(&self, image: usize) -> &Class {
+    fn class_of(&self, image: usize) -> &Class {
         &self.classes[self.classes.partition_point(|class| class.end <= image)]
     }
 
     pub fn path(&self, image: usize) -> PathBuf {
         self.class_of(image).folder.join(&*self.files[image])
     }
+}
 
-    /// "class/file", escaped.
-    pub fn name(&self, image: usize) -> String {
+impl FileSet for Listing {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn label(&self, image: usize) -> u32 {
+        self.class_of(image).label
+    }
+
+    fn name(&self, image: usize) -> String {
         format!(
             "{}/{}",
             self.class_of(image).name,
             escape(&self.files[image])
         )
     }
+
+    fn bytes(&self, image: usize) -> Result<Vec<u8>, String> {
+        read_file(&self.path(image))
+    }
 }
 
 /// Names in a folder in byte order, hidden ones left out.
-fn entries(folder: &Path) -> std::io::Result<Vec<OsString>> {
+pub(crate) fn entries(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
@@ -143,7 +153,7 @@ fn entries(folder: &Path) -> std::io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-fn is_image(name: &OsStr) -> bool {
+pub(crate) fn is_image(name: &OsStr) -> bool {
     Path::new(name).extension().is_some_and(|end| {
         ["jpg", "jpeg", "png"]
             .iter()

@@ -1,13 +1,14 @@
 //! What the loader's workers do: fill the batch of one step.
 
-use super::LoaderOptions;
+use super::{LoaderOptions, Share};
 use crate::batch::Batch;
 use crate::data::augment::{Augmenter, Placed};
 use crate::data::order::Order;
-use crate::data::{Source, Statistics, image_bytes, pixels};
+use crate::data::{Source, Stage, Statistics, Times, image_bytes, pixels};
 use crate::error::{Result, data, usage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// A numbered set of batches, each a pure function of its number.
 pub trait Work: Send + Sync {
@@ -46,6 +47,8 @@ pub struct Train {
     order: Order,
     augmenter: Augmenter,
     batch: usize,
+    share: Share,
+    times: Arc<Times>,
 }
 
 impl Train {
@@ -53,6 +56,7 @@ impl Train {
         source: Arc<dyn Source>,
         options: &LoaderOptions,
         statistics: &Statistics,
+        times: Arc<Times>,
     ) -> Result<Self> {
         not_empty(&*source)?;
         if statistics.side != source.side() {
@@ -62,8 +66,19 @@ impl Train {
                 source.side()
             )));
         }
+        let Share { index, count } = options.share;
+        if index >= count {
+            return Err(usage(format!(
+                "loader: expected a replica below {count}, found {index}"
+            )));
+        }
         Ok(Train {
-            order: Order::new(options.seed, source.len()),
+            order: match options.shuffle_window {
+                0 => Order::new(options.seed, source.len()),
+                n => Order::windowed(options.seed, source.pieces(), n, source.len()),
+            },
+            share: options.share,
+            times,
             augmenter: Augmenter::new(&options.augment, statistics, options.seed)?,
             batch: options.batch,
             source,
@@ -81,8 +96,16 @@ impl Train {
         let source = &*self.source;
         let mut last = String::new();
         for image in (image..source.len()).chain(0..image) {
-            if let Some(stored) = pixels(source, image, scratch)? {
-                push(batch, placed, stored, source.side(), source.label(image));
+            let started = Instant::now();
+            let stored = pixels(source, image, scratch)?;
+            if source.times().is_none() {
+                // It computes its images.
+                self.times.add(Stage::Decode, started.elapsed());
+            }
+            if let Some(stored) = stored {
+                self.times.count(Stage::Crop, || {
+                    push(batch, placed, stored, source.side(), source.label(image));
+                });
                 return Ok(());
             }
             last = source.name(image);
@@ -91,6 +114,29 @@ impl Train {
             "no usable image among the {} of the training set; the last tried is {last}",
             source.len()
         )))
+    }
+}
+
+impl Train {
+    /// Announces what is read next: this batch's images, or where windows are mixed, the next
+    /// window's when a batch is the first of its window.
+    fn announce(&self, first: u64) {
+        let (epoch, position) = self.order.place(first);
+        let order = self.order.epoch(epoch);
+        let Some(window) = self.order.window() else {
+            let end = (position + self.batch).min(order.len());
+            return self.source.will_need(&order[position..end]);
+        };
+        if position % window < self.batch {
+            let next = (position / window + 1) * window;
+            let of_this = if position == 0 {
+                0..next
+            } else {
+                next..next + window
+            };
+            let end = of_this.end.min(order.len());
+            self.source.will_need(&order[of_this.start.min(end)..end]);
+        }
     }
 }
 
@@ -107,7 +153,8 @@ impl Work for Train {
         stop: &AtomicBool,
     ) -> Result<()> {
         scratch.resize(image_bytes(&*self.source), 0);
-        let first = step * self.batch as u64;
+        let first = (step * self.share.count + self.share.index) * self.batch as u64;
+        self.announce(first);
         let (mut epoch, _) = self.order.place(first);
         let mut order = self.order.epoch(epoch);
         for slot in 0..self.batch as u64 {

@@ -1,5 +1,6 @@
 //! The network's input from 8-bit crops, as [`crate::batch::Draw`] says.
 
+use super::simd::kernel;
 use super::team::Workers;
 use crate::batch::{Batch, Draw};
 
@@ -51,33 +52,87 @@ impl Input {
     }
 }
 
-/// Makes `images` images; `mean` is the mean image of `side` × `side` pixels.
+/// Makes the images of `x`; `mean` is the mean image of `side` × `side` pixels.
 pub fn augment(workers: &Workers, input: &Input, side: usize, mean: &[f32], x: &mut [f32]) {
-    let crop = input.crop;
-    let line = crop * 3;
-    workers.chunks(x, crop * line, |image, x, _| {
-        let draw = &input.draws[image];
-        let pixels = &input.pixels[image * crop * line..][..crop * line];
-        let lines = x.chunks_exact_mut(line).zip(pixels.chunks_exact(line));
-        for (y, (x, pixels)) in lines.enumerate() {
-            let start = (usize::from(draw.top) + y) * side + usize::from(draw.left);
-            augment_line(draw, pixels, &mean[start * 3..][..line], x);
-        }
+    let line = input.crop * 3;
+    let image_len = input.image_len();
+    workers.chunks(x, image_len, |image, x, _| {
+        let pixels = &input.pixels[image * image_len..][..image_len];
+        augment_image(
+            workers.isa,
+            &input.draws[image],
+            pixels,
+            mean,
+            side,
+            line,
+            x,
+        );
     });
 }
 
-fn augment_line(draw: &Draw, pixels: &[u8], mean: &[f32], x: &mut [f32]) {
-    let value =
-        |pixel: u8, mean: f32, c: usize| (f32::from(pixel) - mean + draw.shift[c]) * draw.gain;
-    let pixels = pixels.chunks_exact(3).zip(mean.chunks_exact(3));
-    let fill = |(x, (p, m)): (&mut [f32], (&[u8], &[f32]))| {
-        for c in 0..3 {
-            x[c] = value(p[c], m[c], c);
+kernel!(
+    /// One image of lines of `line` bytes.
+    fn augment_image = image_body(
+        draw: &Draw, pixels: &[u8], mean: &[f32], side: usize, line: usize, x: &mut [f32]
+    )
+);
+
+/// Pixels that are computed together, in elements: eight of three colours fill whole vectors.
+const GROUP: usize = 24;
+
+#[inline(always)]
+fn image_body(draw: &Draw, pixels: &[u8], mean: &[f32], side: usize, line: usize, x: &mut [f32]) {
+    let shift: [f32; GROUP] = std::array::from_fn(|i| draw.shift[i % 3]);
+    let lines = x.chunks_exact_mut(line).zip(pixels.chunks_exact(line));
+    for (y, (x, pixels)) in lines.enumerate() {
+        let start = (usize::from(draw.top) + y) * side + usize::from(draw.left);
+        let mean = &mean[start * 3..][..line];
+        match draw.mirror {
+            true => mirrored_line(&shift, draw.gain, pixels, mean, x),
+            false => plain_line(&shift, draw.gain, pixels, mean, x),
         }
-    };
-    if draw.mirror {
-        x.chunks_exact_mut(3).rev().zip(pixels).for_each(fill);
-    } else {
-        x.chunks_exact_mut(3).zip(pixels).for_each(fill);
+    }
+}
+
+/// In this order of operations, as on the GPU, so that both give the same bits.
+#[inline(always)]
+fn value(pixel: u8, mean: f32, shift: f32, gain: f32) -> f32 {
+    (f32::from(pixel) - mean + shift) * gain
+}
+
+#[inline(always)]
+fn plain_line(shift: &[f32; GROUP], gain: f32, pixels: &[u8], mean: &[f32], x: &mut [f32]) {
+    let (pixel_groups, pixel_rest) = pixels.as_chunks::<GROUP>();
+    let (mean_groups, mean_rest) = mean.as_chunks::<GROUP>();
+    let (x_groups, x_rest) = x.as_chunks_mut::<GROUP>();
+    for ((x, pixels), mean) in x_groups.iter_mut().zip(pixel_groups).zip(mean_groups) {
+        for i in 0..GROUP {
+            x[i] = value(pixels[i], mean[i], shift[i], gain);
+        }
+    }
+    for (i, x) in x_rest.iter_mut().enumerate() {
+        *x = value(pixel_rest[i], mean_rest[i], shift[i], gain);
+    }
+}
+
+/// The groups of `x` are counted from its end, so that its rest comes first.
+#[inline(always)]
+fn mirrored_line(shift: &[f32; GROUP], gain: f32, pixels: &[u8], mean: &[f32], x: &mut [f32]) {
+    let (pixel_groups, pixel_rest) = pixels.as_chunks::<GROUP>();
+    let (mean_groups, mean_rest) = mean.as_chunks::<GROUP>();
+    let (x_rest, x_groups) = x.as_rchunks_mut::<GROUP>();
+    let groups = x_groups.iter_mut().rev().zip(pixel_groups);
+    for ((x, pixels), mean) in groups.zip(mean_groups) {
+        let mut values = [0.0; GROUP];
+        for i in 0..GROUP {
+            values[i] = value(pixels[i], mean[i], shift[i], gain);
+        }
+        for i in 0..GROUP {
+            x[i] = values[GROUP - 3 - i / 3 * 3 + i % 3];
+        }
+    }
+    let end = x_rest.len();
+    for i in 0..end {
+        x_rest[end - 3 - i / 3 * 3 + i % 3] = value(pixel_rest[i], mean_rest[i], shift[i], gain);
     }
 }

@@ -1,0 +1,7 @@
+//! Images from folders, archives and shards: read right, or refused with a reason.
+
+mod archives;
+mod checks;
+mod folders;
+mod prepared;
+mod support;
