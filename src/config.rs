@@ -118,14 +118,15 @@ pub const PRESETS: [(&str, &str); 5] = [
 impl Config {
     /// The configuration of a preset's name or a TOML file, with `overrides` of the form
     /// `section.key=value` applied in order. A file need not be whole: what it lacks is taken
-    /// from the preset its key `base` names (default `paper`).
+    /// from the preset, or the TOML file in the same folder, that its key `base` names (default
+    /// `paper`).
     ///
     /// # Errors
     /// `Usage`, naming the key, what was found and the allowed range or the nearest valid key.
     pub fn load(name: &str, overrides: &[String]) -> Result<Config> {
         let mut table = match preset(name) {
             Some(text) => parse(text, name)?,
-            None => from_file(Path::new(name))?,
+            None => from_file(Path::new(name), 0)?,
         };
         for assignment in overrides {
             set(&mut table, assignment)?;
@@ -307,7 +308,10 @@ fn one_line(message: &str) -> String {
     message.trim().replace('\n', " ")
 }
 
-fn from_file(path: &Path) -> Result<Table> {
+/// Files of which each names the next as its `base`, at most: longer chains are circles.
+const BASES: usize = 8;
+
+fn from_file(path: &Path, bases: usize) -> Result<Table> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
         let names = PRESETS.map(|(name, _)| name).join(", ");
@@ -320,17 +324,27 @@ fn from_file(path: &Path) -> Result<Table> {
         Some(Value::String(base)) => base,
         Some(other) => {
             return Err(usage(format!(
-                "configuration {name}: base = {other} is not a preset's name"
+                "configuration {name}: base = {other} is no name of a preset or file"
             )));
         }
     };
-    let text = preset(&base).ok_or_else(|| {
-        let hint = nearest(&base, PRESETS.iter().map(|p| p.0)).unwrap_or("paper");
-        usage(format!(
-            "configuration {name}: base = \"{base}\" is not a preset; did you mean \"{hint}\"?"
-        ))
-    })?;
-    let mut table = parse(text, &base)?;
+    let mut table = match preset(&base) {
+        Some(text) => parse(text, &base)?,
+        None if base.ends_with(".toml") && bases < BASES => {
+            from_file(&path.with_file_name(&base), bases + 1)?
+        }
+        None if base.ends_with(".toml") => {
+            return Err(usage(format!(
+                "configuration {name}: base = \"{base}\": more than {BASES} files name one another as their base"
+            )));
+        }
+        None => {
+            let hint = nearest(&base, PRESETS.iter().map(|p| p.0)).unwrap_or("paper");
+            return Err(usage(format!(
+                "configuration {name}: base = \"{base}\" is not a preset; did you mean \"{hint}\"?"
+            )));
+        }
+    };
     merge(&mut table, own, "")?;
     Ok(table)
 }

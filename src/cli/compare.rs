@@ -3,24 +3,29 @@
 use super::device_choice::DeviceFlags;
 use super::open::{check_classes, dataset};
 use super::train::{Prepared, TrainJob};
+use crate::checkpoint::replace;
 use crate::config::Config;
 use crate::error::{Error, Result, data, usage};
 use crate::report::comparison::{Experiment, comparison, mean_and_spread};
 use crate::report::curves::{Run, learning_curves};
 use crate::report::messages::result;
-use crate::report::metrics;
+use crate::report::metrics::{self, Record};
 use crate::report::tables::table;
 use crate::train::{METRICS, Outcome, Signals};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Train several configurations with equal seeds and compare their validation errors
 ///
-/// Each is trained once per seed; what is printed and drawn is the mean with the standard
-/// deviation over the seeds.
+/// Each is trained once per seed. What is printed and drawn is the mean with the standard
+/// deviation over the seeds: the last validation's errors and loss, and the updates after which
+/// the training error was first at 25 % (paper, Figure 1). results.json holds the numbers of
+/// every run. configs/experiments/ has the paper's own experiments at a size for minutes.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  alexnet-mp compare quickstart configs/experiments/tanh.toml
-  alexnet-mp compare quickstart configs/experiments/*.toml --seeds 3 --out runs/experiments")]
+  alexnet-mp compare configs/experiments/baseline.toml configs/experiments/tanh.toml
+  alexnet-mp compare configs/experiments/*.toml --seeds 3 --out runs/experiments
+  alexnet-mp compare paper source-145 --data imagenet/ --seeds 1 --epochs 5")]
 pub struct Compare {
     /// Presets or TOML files; the first is what the others are compared with
     #[arg(value_name = "CONFIG", required = true, num_args = 2..)]
@@ -50,11 +55,24 @@ pub struct Compare {
 /// A configuration's runs, one for each seed.
 struct Trained {
     name: String,
-    top1: Vec<f64>,
-    loss: Vec<f64>,
-    speed: Vec<f64>,
-    /// The first seed's run.
+    runs: Vec<Finished>,
+}
+
+/// How a run ended. Errors in per cent.
+struct Finished {
     folder: PathBuf,
+    top1: f64,
+    top5: f64,
+    loss: f64,
+    /// Updates to 25 % training error; none where it was not reached.
+    quarter: Option<u64>,
+    speed: f64,
+}
+
+impl Trained {
+    fn values(&self, of: impl Fn(&Finished) -> f64) -> Vec<f64> {
+        self.runs.iter().map(of).collect()
+    }
 }
 
 impl Compare {
@@ -63,6 +81,9 @@ impl Compare {
             return Err(usage("--seeds 0: expected 1 or more"));
         }
         let names = names(&self.configs)?;
+        for name in &names {
+            self.refuse_used(name)?;
+        }
         let signals = Signals::install()?;
         // All are read before the first is trained, which takes long.
         for config in &self.configs {
@@ -72,6 +93,7 @@ impl Compare {
         for (config, name) in self.configs.iter().zip(names) {
             all.push(self.train(config, name, &signals, quiet)?);
         }
+        self.write(&all)?;
         result(&as_table(&all));
         for path in self.draw(&all)? {
             result(&path.display().to_string());
@@ -92,28 +114,28 @@ impl Compare {
     }
 
     fn train(&self, config: &str, name: String, signals: &Signals, quiet: bool) -> Result<Trained> {
-        let mut trained = Trained {
-            folder: self.folder(&name, 0),
-            name,
-            top1: vec![],
-            loss: vec![],
-            speed: vec![],
-        };
+        let mut runs = Vec::new();
         for seed in 0..self.seeds {
-            tracing::info!("{}, seed {seed} of {}", trained.name, self.seeds);
-            let folder = self.folder(&trained.name, seed);
-            let outcome = self.one(self.config(config, seed)?, folder, signals, quiet)?;
+            tracing::info!("{name}, seed {seed} ({} of {})", seed + 1, self.seeds);
+            let folder = self.folder(&name, seed);
+            let outcome = self.one(self.config(config, seed)?, folder.clone(), signals, quiet)?;
             if let Some(signal) = outcome.stopped {
                 return Err(Error::Interrupted(signal));
             }
             let found = outcome
                 .validation
                 .ok_or_else(|| data("there is no folder val to compare on"))?;
-            trained.top1.push(found.top1_error * 100.0);
-            trained.loss.push(found.loss);
-            trained.speed.push(outcome.images_per_second);
+            let records = metrics::read(&folder.join(METRICS))?;
+            runs.push(Finished {
+                folder,
+                top1: found.top1_error * 100.0,
+                top5: found.top5_error * 100.0,
+                loss: found.loss,
+                quarter: steps_to_error(&records, 0.25),
+                speed: outcome.images_per_second,
+            });
         }
-        Ok(trained)
+        Ok(Trained { name, runs })
     }
 
     fn one(
@@ -144,15 +166,47 @@ impl Compare {
         self.out.join(format!("{name}-seed{seed}"))
     }
 
+    fn refuse_used(&self, name: &str) -> Result<()> {
+        let used = (0..self.seeds).find(|&seed| self.folder(name, seed).exists());
+        match used {
+            None => Ok(()),
+            Some(seed) => Err(usage(format!(
+                "--out {}: {name}-seed{seed} is there already; choose another folder",
+                self.out.display()
+            ))),
+        }
+    }
+
+    /// Writes every run's numbers to results.json.
+    fn write(&self, all: &[Trained]) -> Result<()> {
+        let run = |run: &Finished| {
+            json!({ "run": run.folder, "top1_error": run.top1 / 100.0,
+                "top5_error": run.top5 / 100.0, "log_loss": run.loss,
+                "steps_to_25_percent_training_error": run.quarter,
+                "images_per_second": run.speed })
+        };
+        let results = all.iter().map(|trained| {
+            let runs: Vec<_> = trained.runs.iter().map(run).collect();
+            json!({ "configuration": trained.name, "runs": runs })
+        });
+        let text = serde_json::Value::from_iter(results).to_string();
+        let path = self.out.join("results.json");
+        replace(&path, text.as_bytes())
+            .map_err(|e| data(format!("cannot write {}: {e}", path.display())))
+    }
+
     fn draw(&self, all: &[Trained]) -> Result<Vec<PathBuf>> {
         let experiments: Vec<Experiment> = all
             .iter()
             .map(|t| Experiment {
                 name: t.name.clone(),
-                results: t.top1.clone(),
+                results: t.values(|run| run.top1),
             })
             .collect();
-        let title = format!("Validation error, {} seed(s) each", self.seeds);
+        let title = match self.seeds {
+            1 => "Validation error, one seed each".to_string(),
+            n => format!("Validation error, {n} seeds each"),
+        };
         let bars = self.out.join("comparison.png");
         comparison(&title, "top-1 error (%)", &experiments)?.save(&bars)?;
         let runs = all
@@ -160,7 +214,7 @@ impl Compare {
             .map(|t| {
                 Ok(Run {
                     name: t.name.clone(),
-                    records: metrics::read(&t.folder.join(METRICS))?,
+                    records: metrics::read(&t.runs[0].folder.join(METRICS))?,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -185,33 +239,77 @@ fn names(configs: &[String]) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Updates after which the logged training error was first at most this.
+fn steps_to_error(records: &[Record], error: f64) -> Option<u64> {
+    records.iter().find_map(|record| match record {
+        Record::Step(step) if step.top1_error <= error => Some(step.step),
+        _ => None,
+    })
+}
+
 fn as_table(all: &[Trained]) -> String {
     let spread = |values: &[f64], decimals: usize| {
         let (mean, spread) = mean_and_spread(values);
         match values.len() {
+            0 => String::new(),
             1 => format!("{mean:.decimals$}"),
             _ => format!("{mean:.decimals$} ± {spread:.decimals$}"),
         }
     };
-    let first = all.first().map_or(0.0, |t| mean_and_spread(&t.top1).0);
-    let rows: Vec<Vec<String>> = all
-        .iter()
-        .map(|t| {
-            vec![
-                t.name.clone(),
-                spread(&t.top1, 2),
-                format!("{:+.2}", mean_and_spread(&t.top1).0 - first),
-                spread(&t.loss, 4),
-                spread(&t.speed, 0),
-            ]
-        })
-        .collect();
+    let top1 = |t: &Trained| t.values(|run| run.top1);
+    let first = all.first().map_or(0.0, |t| mean_and_spread(&top1(t)).0);
+    let row = |t: &Trained| {
+        vec![
+            t.name.clone(),
+            spread(&top1(t), 2),
+            format!("{:+.2}", mean_and_spread(&top1(t)).0 - first),
+            spread(&t.values(|run| run.top5), 2),
+            spread(&t.values(|run| run.loss), 4),
+            quarters(t, spread),
+            spread(&t.values(|run| run.speed), 0),
+        ]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
     let header = [
         "configuration",
         "top-1 error (%)",
         "change",
+        "top-5 error (%)",
         "log loss",
+        "steps to 25 %",
         "images/s",
     ];
     table(&header, &rows)
+}
+
+/// Steps to 25 % training error, with the number of runs that reached it where not all did.
+fn quarters(trained: &Trained, spread: impl Fn(&[f64], usize) -> String) -> String {
+    let reached = trained.runs.iter().filter_map(|run| run.quarter);
+    let reached: Vec<f64> = reached.map(|steps| steps as f64).collect();
+    let (some, all) = (reached.len(), trained.runs.len());
+    match some {
+        0 => "not reached".into(),
+        _ if some < all => format!("{} ({some} of {all})", spread(&reached, 0)),
+        _ => spread(&reached, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::metrics::StepRecord;
+
+    #[test]
+    fn the_first_log_at_a_quarter_of_errors_counts() {
+        let record = |step, top1_error| {
+            Record::Step(StepRecord {
+                step,
+                top1_error,
+                ..Default::default()
+            })
+        };
+        let records = [record(10, 0.9), record(20, 0.25), record(30, 0.1)];
+        assert_eq!(steps_to_error(&records, 0.25), Some(20));
+        assert_eq!(steps_to_error(&records[..1], 0.25), None);
+    }
 }

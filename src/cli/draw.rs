@@ -3,6 +3,7 @@
 use super::device_choice::DeviceFlags;
 use super::inference::{Inference, Wanted};
 use super::model::{Model, ModelFlags};
+use super::pictures::short_name;
 use super::similar::slot;
 use crate::data::files::Files;
 use crate::error::{Result, checkpoint, usage};
@@ -129,6 +130,7 @@ impl Draw {
             named.collect::<Result<_>>()?
         };
         let files = Files::find(&[image.to_path_buf()], model.config.data.side)?;
+        let name = short_name(&files, 0);
         let pass = Inference {
             model,
             statistics: model.statistics(None)?,
@@ -142,7 +144,7 @@ impl Draw {
         let mut pictures = Vec::new();
         for (&slot, values) in slots.iter().zip(&rows.values) {
             let slot = &plan.slots[slot];
-            let title = format!("{}, {}", slot.name, model.name());
+            let title = format!("{} for {name}, {}", slot.name, model.name());
             let columns = columns(slot.shape, slot.columns, values);
             pictures.push((slot.name.clone(), activations(&title, &columns)?));
         }

@@ -174,7 +174,10 @@ impl Evaluate {
                 .take(self.confusions)
                 .map(|&(a, b, n)| vec![name(names, a), name(names, b), n.to_string()])
                 .collect();
-            text += &format!("\n{}\n", table(&["class", "taken for", "images"], &rows));
+            text += &match rows.is_empty() {
+                true => "\nno image was taken for one of another class\n".to_string(),
+                false => format!("\n{}\n", table(&["class", "taken for", "images"], &rows)),
+            };
         }
         text
     }

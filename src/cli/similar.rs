@@ -23,7 +23,8 @@ const PICTURED: usize = 24;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   alexnet-mp similar --weights runs/first --index photos/ cat.jpg
-  alexnet-mp similar --weights runs/first --index photos/ 'new/*.jpg' --picture similar.png")]
+  alexnet-mp similar --weights runs/first --index photos/ 'new/*.jpg' --picture similar.png
+  alexnet-mp similar --weights runs/first --index photos/ --layer conv5 --count 3 cat.jpg")]
 pub struct Similar {
     /// Weight file or run folder
     #[arg(long, value_name = "FILE|RUN")]
@@ -70,7 +71,13 @@ impl Similar {
         let found = self.search(&index, &indexed, &queries, &asked);
         result(&as_table(&index, &queries, &asked, &found));
         match &self.picture {
-            Some(path) => draw(path, &model, &index, &queries, &asked, &found),
+            Some(path) => {
+                let shown = self.shown(&model, &index, &queries, &asked, &found)?;
+                let title = format!("Most similar images, {}", model.name());
+                neighbours(&title, &self.layer, &shown)?.save(path)?;
+                tracing::info!("picture written to {}", path.display());
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -94,6 +101,37 @@ impl Similar {
             quiet,
         };
         pass.on(&self.devices)
+    }
+
+    /// What the picture shows: the first queries and what was found for them.
+    fn shown(
+        &self,
+        model: &Model,
+        index: &Files,
+        queries: &Files,
+        asked: &Rows,
+        found: &[Found],
+    ) -> Result<Vec<Neighbours>> {
+        if found.len() > PICTURED {
+            tracing::warn!(
+                "the picture shows the first {PICTURED} of {} queries",
+                found.len()
+            );
+        }
+        let pictured = asked.images.iter().zip(found).take(PICTURED);
+        pictured
+            .map(|(&query, found)| {
+                let nearest = found.iter().take(6).map(|&(image, distance)| {
+                    let picture = centre(index, image, model)?;
+                    Ok((picture, shown_name(index, image, model), distance))
+                });
+                Ok(Neighbours {
+                    image: centre(queries, query, model)?,
+                    name: short_name(queries, query),
+                    nearest: nearest.collect::<Result<_>>()?,
+                })
+            })
+            .collect()
     }
 
     /// The nearest images of every query; a file is not found for itself.
@@ -166,40 +204,4 @@ fn as_table(index: &Files, queries: &Files, asked: &Rows, found: &[Found]) -> St
         }
     }
     table(&["query", "rank", "image", "distance"], &rows)
-}
-
-fn draw(
-    path: &Path,
-    model: &Model,
-    index: &Files,
-    queries: &Files,
-    asked: &Rows,
-    found: &[Found],
-) -> Result<()> {
-    let shown: Vec<Neighbours> = asked
-        .images
-        .iter()
-        .zip(found)
-        .take(PICTURED)
-        .map(|(&query, found)| {
-            let nearest = found.iter().take(6).map(|&(image, distance)| {
-                let picture = centre(index, image, model)?;
-                Ok((picture, shown_name(index, image, model), distance))
-            });
-            Ok(Neighbours {
-                image: centre(queries, query, model)?,
-                name: short_name(queries, query),
-                nearest: nearest.collect::<Result<_>>()?,
-            })
-        })
-        .collect::<Result<_>>()?;
-    if found.len() > PICTURED {
-        tracing::warn!(
-            "the picture shows the first {PICTURED} of {} queries",
-            found.len()
-        );
-    }
-    neighbours(&format!("Most similar images, {}", model.name()), &shown)?.save(path)?;
-    tracing::info!("picture written to {}", path.display());
-    Ok(())
 }

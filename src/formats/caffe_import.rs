@@ -179,7 +179,7 @@ pub fn caffe_mean(bytes: &[u8]) -> Result<Statistics> {
         )));
     };
     let elements = usize::try_from(height.saturating_mul(width).saturating_mul(3));
-    if height != width || elements != Ok(blob.data.len()) {
+    if height != width || height < 1 || elements != Ok(blob.data.len()) {
         return Err(data(format!(
             "not a mean image of Caffe: shape {shape:?} with {} values",
             blob.data.len()
@@ -196,4 +196,34 @@ pub fn caffe_mean(bytes: &[u8]) -> Result<Statistics> {
             .collect(),
         ..Statistics::zero(side)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_image_becomes_red_first_with_channels_together() {
+        // Blue, green, red of 2 × 2 pixels.
+        let data: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let statistics = caffe_mean(&Blob::new(&[1, 3, 2, 2], data).encode_to_vec()).unwrap();
+        assert_eq!(statistics.side, 2);
+        assert_eq!(statistics.mean[..6], [8.0, 4.0, 0.0, 9.0, 5.0, 1.0]);
+    }
+
+    #[test]
+    fn mean_images_of_impossible_sizes_are_refused() {
+        for dims in [
+            [3, -2, -2],
+            [3, 0, 0],
+            [3, 2, 3],
+            [1, 2, 2],
+            [3, i64::MAX, 2],
+        ] {
+            let mut blob = Blob::new(&[], vec![0.0; 12]);
+            blob.shape = Some(crate::formats::caffe_proto::BlobShape { dim: dims.to_vec() });
+            let error = caffe_mean(&blob.encode_to_vec()).unwrap_err();
+            assert_eq!(error.exit_code(), 3, "{dims:?}");
+        }
+    }
 }

@@ -11,6 +11,9 @@ const ROOM: usize = 860;
 const HEAD: usize = 62;
 const BLOCK_HEAD: usize = 34;
 
+/// Between and around tiles, so that white ones are seen too.
+const GROUND: [u8; 3] = [176, 196, 214];
+
 /// The activations of one column's share of a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Maps<'a> {
@@ -41,6 +44,14 @@ pub fn activations(title: &str, columns: &[Maps]) -> Result<Picture> {
     let height: usize = layouts.iter().map(Layout::height).sum();
     let mut picture = Picture::white(ROOM + 2 * MARGIN, HEAD + height + MARGIN / 2);
     for ((maps, layout), &top) in columns.iter().zip(&layouts).zip(&tops) {
+        let (width, height) = layout.tiles();
+        let ground = Picture::new(width, height, GROUND);
+        picture.paste(
+            &ground,
+            MARGIN - layout.gap,
+            top + BLOCK_HEAD - layout.gap,
+            1,
+        );
         for (index, map) in maps.values.chunks(maps.height * maps.width).enumerate() {
             let tile = tile(map, maps, &scale)?.fitted(layout.width, layout.height);
             let (x, y) = layout.place(index);
@@ -143,13 +154,19 @@ impl Scale {
     }
 
     fn note(&self) -> String {
-        let full = self.full;
+        let full = significant(self.full);
         if self.signed {
-            format!("black: −{full:.3} or less, grey: 0, white: {full:.3} or more")
+            format!("black: −{full} or less, grey: 0, white: {full} or more")
         } else {
-            format!("black: 0, white: {full:.3} or more")
+            format!("black: 0, white: {full} or more")
         }
     }
+}
+
+/// Three significant digits.
+fn significant(value: f32) -> String {
+    let before = value.abs().log10().floor() as i32;
+    format!("{value:.*}", (2 - before).clamp(0, 9) as usize)
 }
 
 /// Where the tiles of a block lie, in pixels.
@@ -184,6 +201,14 @@ impl Layout {
             per_row: maps.maps.div_ceil(rows),
             rows,
         }
+    }
+
+    /// Width and height of all tiles with the gaps around them.
+    fn tiles(&self) -> (usize, usize) {
+        (
+            self.per_row * (self.width + self.gap) + self.gap,
+            self.rows * (self.height + self.gap) + self.gap,
+        )
     }
 
     /// Height of the block with its title.
@@ -246,6 +271,12 @@ mod tests {
         assert_eq!(picture.pixel(x, HEAD + y), [0; 3]);
         let scale = Scale::of(&[maps(1, 2, &[0.0, 1.0, -1.0, f32::NAN])]);
         assert_eq!((scale.grey(0.0), scale.grey(1.0)), (128, 255));
+    }
+
+    #[test]
+    fn scales_have_three_digits() {
+        let texts = [381.64, 1.1402, 0.012345, 25600.0].map(significant);
+        assert_eq!(texts, ["382", "1.14", "0.0123", "25600"]);
     }
 
     #[test]

@@ -139,11 +139,12 @@ fn legend(area: &Area, right: i32) -> Drawn {
     Ok(())
 }
 
-/// One row per query: the image, a line, and up to six nearest images with their distances.
+/// One row per query: the image, a line, and up to six nearest images with the distances of their
+/// features in `layer`.
 ///
 /// # Errors
 /// [`crate::error::Error::Data`] when the picture cannot be drawn.
-pub fn neighbours(title: &str, queries: &[Neighbours]) -> Result<Picture> {
+pub fn neighbours(title: &str, layer: &str, queries: &[Neighbours]) -> Result<Picture> {
     const SHOWN: usize = 6;
     const TILE: usize = 108;
     const ROW: usize = TILE + 44;
@@ -164,8 +165,8 @@ pub fn neighbours(title: &str, queries: &[Neighbours]) -> Result<Picture> {
             text(area, words, (x as i32, y as i32), 13, colour, align)
         };
         label(left(0), HEAD + 4, "query", FAINT_INK, Align::Left)?;
-        let nearest = "nearest first, with the distance of their features";
-        label(left(1), HEAD + 4, nearest, FAINT_INK, Align::Left)?;
+        let nearest = format!("nearest first, with the distance of their {layer} features");
+        label(left(1), HEAD + 4, &nearest, FAINT_INK, Align::Left)?;
         for (row, query) in queries.iter().enumerate() {
             let y = top + row * ROW;
             let line = left(1) - 20;
@@ -273,7 +274,7 @@ mod tests {
                 .map(|i| (tile(i * 20), format!("{i}"), f32::from(i)))
                 .collect(),
         };
-        let picture = neighbours("similar", &[query.clone(), query]).unwrap();
+        let picture = neighbours("similar", "fc7", &[query.clone(), query]).unwrap();
         let y = HEAD + 22 + 54;
         assert_eq!(picture.pixel(MARGIN + 54, y), [250, 0, 0]);
         for index in 1..7 {

@@ -72,7 +72,8 @@ impl EventWriter {
     }
 
     /// The values of a metrics record, training and validation side by side in each group, and
-    /// its extra numbers in the group `more`. An evaluation flushes.
+    /// its extra numbers in the group that their name begins with (`group/name`), else in `more`.
+    /// An evaluation flushes.
     ///
     /// # Errors
     /// [`crate::error::Error::Data`] when the file cannot be written.
@@ -98,7 +99,11 @@ impl EventWriter {
             ),
         };
         values.push(("epoch", record.epoch()));
-        let tags: Vec<String> = extra.keys().map(|name| format!("more/{name}")).collect();
+        let tag = |name: &String| match name.contains('/') {
+            true => name.clone(),
+            false => format!("more/{name}"),
+        };
+        let tags: Vec<String> = extra.keys().map(tag).collect();
         for (tag, value) in tags.iter().zip(extra.values()) {
             values.extend(value.as_f64().map(|value| (tag.as_str(), value)));
         }

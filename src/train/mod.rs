@@ -1,6 +1,7 @@
 //! A training run: the loop (`trainer`), its folder (`run_folder`), evaluation in between
-//! (`validation`), signals and the watchdog.
+//! (`validation`), signs of its health, signals and the watchdog.
 
+mod health;
 mod run_folder;
 mod signals;
 mod trainer;

@@ -1,7 +1,7 @@
 //! The training loop.
 
 use super::validation::{Evaluation, validate};
-use super::{RunFolder, Session, Signals, Watchdog};
+use super::{RunFolder, Session, Signals, Watchdog, health};
 use crate::checkpoint::{Checkpoint, Pending, State};
 use crate::config::Config;
 use crate::data::order::batches_per_epoch;
@@ -142,6 +142,11 @@ impl<'a, D: Device> Trainer<'a, D> {
         self.evaluate_if_due(&mut loader)?;
         while self.step < self.steps {
             self.update(&mut loader)?;
+            if self.step == 1 {
+                self.collect()?;
+                let loss = self.pending.loss / self.pending.images.max(1) as f64;
+                health::first_loss(loss, self.session.config.network.classes);
+            }
             if self
                 .step
                 .is_multiple_of(self.session.config.train.log_every)
@@ -376,15 +381,18 @@ impl<'a, D: Device> Trainer<'a, D> {
         );
     }
 
-    /// A loss still at chance after an epoch has known causes.
+    /// A loss still at chance after an epoch has known causes. Epochs of few steps say nothing:
+    /// it takes some 200 until the last layers have learned to use the first.
     fn warn_of_plateau(&self) {
         let config = &self.session.config;
         let epoch = steps_per_epoch(config, self.session.data.train.len());
+        let due = epoch.max(health::PLATEAU.min(self.steps));
         let chance = (config.network.classes as f64).ln();
-        let just_past = self.step >= epoch && self.step < epoch + config.train.log_every;
+        let just_past = self.step >= due && self.step < due + config.train.log_every;
         if just_past && config.network.classes > 1 && self.last_loss > 0.99 * chance {
             tracing::warn!(
-                "after an epoch the loss is still {:.3}, about ln(classes): likely causes are the learning rate ({}), the initial biases, σ at this width (network.init = \"fan-in\" scales it), or unshuffled data",
+                "after {} steps the loss is still {:.3}, about ln(classes): likely causes are the learning rate ({}), the initial biases, σ at this width (network.init = \"fan-in\" scales it), or unshuffled data",
+                self.step,
                 self.last_loss,
                 config.train.learning_rate
             );
@@ -419,7 +427,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             val_top1_error: found.top1_error,
             val_top5_error: found.top5_error,
             val_loss: found.loss,
-            extra: Default::default(),
+            extra: health::signs(self.engine)?,
         };
         self.progress.evaluation(&record);
         self.say_skipped();

@@ -222,3 +222,80 @@ fn changed_caffemodels_never_panic() {
         }
     }
 }
+
+#[test]
+fn caffemodels_of_other_networks_and_numbers() {
+    use alexnet_mp::formats::from_caffe;
+    let case = Case::new("caffe", &[]);
+    case.export("caffe", "net");
+    let good = std::fs::read(case.path("net.caffemodel")).unwrap();
+    let plan = case.config.plan().unwrap();
+    let weights = from_caffe(&good).unwrap();
+    assert!(weights.tensors(&plan).is_ok());
+    // The last float of the file is one of fc8.bias, before the fields of this program.
+    let value = case.parameters.get("fc8.bias").unwrap().values[5];
+    let at = good.windows(4).rposition(|w| w == value.to_le_bytes());
+    let mut bad = good.clone();
+    bad[at.unwrap()..][..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    std::fs::write(case.path("bad.caffemodel"), bad).unwrap();
+    let import = ["import", "bad.caffemodel", "--out", "i.safetensors"];
+    let error = case.bad(4, &import);
+    assert!(
+        error.contains("tensor fc8.bias: element 5 is inf"),
+        "{error}"
+    );
+    let other = Case::new("source-145-half", &[]).config.plan().unwrap();
+    let error = from_caffe(&good).unwrap().tensors(&other).unwrap_err();
+    assert!(error.to_string().contains("expected shape"), "{error}");
+}
+
+#[test]
+fn safetensors_of_other_programs_that_do_not_fit() {
+    let case = Case::new("paper", &[]);
+    std::fs::write(case.path("net.toml"), case.config.to_toml()).unwrap();
+    let import = |change: &dyn Fn(&mut Vec<Tensor>)| {
+        let mut tensors = case.parameters.clone();
+        for tensor in &mut tensors.0 {
+            tensor.name = format!("net.{}", tensor.name);
+        }
+        change(&mut tensors.0);
+        case.bare("theirs.safetensors", &tensors);
+        let arguments = [
+            "import",
+            "theirs.safetensors",
+            "--config",
+            "net.toml",
+            "--out",
+            "i.safetensors",
+        ];
+        let error = case.bad(4, &arguments);
+        assert!(error.contains("theirs.safetensors"), "{error}");
+        assert!(!case.path("i.safetensors").exists());
+        error
+    };
+    let error = import(&|t| drop(t.remove(1)));
+    assert!(
+        error.contains("tensor net.conv1.bias is missing"),
+        "{error}"
+    );
+    let error = import(&|t| drop(t.remove(0)));
+    assert!(
+        error.contains("tensor net.conv1.weight is missing"),
+        "{error}"
+    );
+    let error = import(&|t| drop(t.drain(..2)));
+    assert!(
+        error.contains("expected 5 tensors *.weight of 4 dimensions, found 4 (net.conv2"),
+        "{error}"
+    );
+    let error = import(&|t| t[2].shape.swap(0, 1));
+    assert!(
+        error.contains("tensor net.conv2.weight (as conv2.weight): expected shape"),
+        "{error}"
+    );
+    let error = import(&|t| t[0].name = "net.conv1.running_mean".into());
+    assert!(
+        error.contains("net.conv1.running_mean (shape [6, 3, 11, 11]) is neither weight nor bias"),
+        "{error}"
+    );
+}

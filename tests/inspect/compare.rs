@@ -1,6 +1,6 @@
 //! compare: several configurations trained with equal seeds.
 
-use crate::support::run;
+use crate::support::run as run_in;
 
 #[test]
 fn two_configurations_are_trained_and_compared() {
@@ -31,7 +31,7 @@ fn two_configurations_are_trained_and_compared() {
         arguments.extend(["--set", set]);
     }
     arguments.extend(["--out", "out", "--cpu"]);
-    let output = run(folder.path(), &arguments);
+    let output = run_in(folder.path(), &arguments);
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
@@ -52,15 +52,68 @@ fn two_configurations_are_trained_and_compared() {
     ] {
         assert!(folder.path().join("out").join(name).is_file(), "{name}");
     }
+    let results = std::fs::read(folder.path().join("out/results.json")).unwrap();
+    let results: serde_json::Value = serde_json::from_slice(&results).unwrap();
+    assert_eq!(results[1]["configuration"], "tanh");
+    let run = &results[1]["runs"][1];
+    assert!(run["top1_error"].as_f64().unwrap() > 0.2, "{run}");
+    assert!(run["steps_to_25_percent_training_error"].is_null(), "{run}");
+    check_signs_of_health(&folder.path().join("out/quickstart-seed0/metrics.jsonl"));
+    let again = run_in(folder.path(), &arguments);
+    assert_eq!(again.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(said.contains("quickstart-seed0 is there already"), "{said}");
+}
+
+/// Evaluations tell dead ReLUs per column and how large updates are, layer by layer.
+fn check_signs_of_health(metrics: &std::path::Path) {
+    let text = std::fs::read_to_string(metrics).unwrap();
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    for layer in [
+        "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8",
+    ] {
+        let ratio = last[format!("update_to_weight/{layer}")].as_f64().unwrap();
+        assert!(ratio > 0.0 && ratio < 0.5, "{layer}: {last}");
+        for column in ["column0", "column1"] {
+            let dead = last[format!("dead_relus/{layer}/{column}")].as_f64();
+            assert_eq!(dead.is_none(), layer == "fc8", "{layer}: {last}");
+            assert!(dead.is_none_or(|d| (0.0..=1.0).contains(&d)), "{last}");
+        }
+    }
+}
+
+#[test]
+fn a_configuration_builds_on_a_file_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "one.toml",
+        "base = \"quickstart\"\n[train]\nbatch = 7\nepochs = 3\n",
+    );
+    write("two.toml", "base = \"one.toml\"\n[train]\nepochs = 4\n");
+    write("circle.toml", "base = \"circle.toml\"\n");
+    let load = |name: &str| {
+        let path = folder.path().join(name);
+        alexnet_mp::config::Config::load(path.to_str().unwrap(), &[])
+    };
+    let config = load("two.toml").unwrap();
+    assert_eq!((config.train.batch, config.train.epochs), (7, 4));
+    assert_eq!(config.network.width, 0.25);
+    let error = load("circle.toml").unwrap_err();
+    assert!(error.to_string().contains("name one another"), "{error}");
 }
 
 #[test]
 fn every_experiment_is_a_configuration() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/experiments");
-    let base = alexnet_mp::config::Config::load("quickstart", &[]).unwrap();
+    let baseline = format!("{folder}/baseline.toml");
+    let base = alexnet_mp::config::Config::load(&baseline, &[]).unwrap();
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.ends_with("baseline.toml") {
+            continue;
+        }
         let config = alexnet_mp::config::Config::load(path.to_str().unwrap(), &[]).unwrap();
         assert_ne!(config, base, "{}", path.display());
         assert_eq!(config.train, base.train, "{}", path.display());

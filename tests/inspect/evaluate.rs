@@ -1,6 +1,6 @@
 //! Errors and probabilities, against a plain implementation of its own.
 
-use crate::support::{Case, read_npy};
+use crate::support::{Case, MEAN, read_npy};
 use alexnet_mp::network::layer::{LrnScope, Then};
 use serde_json::Value;
 
@@ -210,7 +210,7 @@ fn check_ten_views(preset: &str, more: &[&str]) {
     let (shape, found) = read_npy(&case.path("p.npy"));
     let (images, labels) = stored(&case);
     assert_eq!(shape, [images.len() as u64, 6]);
-    let mean: Vec<f32> = (0..56 * 56 * 3).map(|i| 100.0 + (i % 37) as f32).collect();
+    let mean: Vec<f32> = (0..56 * 56 * 3).map(MEAN).collect();
     let (mut worst, mut loss, mut errors) = (0.0f64, 0.0, 0);
     let mut distinct = std::collections::BTreeSet::new();
     for ((image, &label), row) in images.iter().zip(&labels).zip(found.chunks(6)) {

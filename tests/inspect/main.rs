@@ -4,5 +4,6 @@ mod bad_files;
 mod compare;
 mod evaluate;
 mod exchange;
+mod other_programs;
 mod pictures;
 mod support;

@@ -3,7 +3,9 @@
 use alexnet_mp::checkpoint::{write_tensors, write_with};
 use alexnet_mp::config::Config;
 use alexnet_mp::data::Statistics;
+use alexnet_mp::network::op::Activation;
 use alexnet_mp::network::params::{Tensor, Tensors};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -13,6 +15,12 @@ pub struct Case {
     pub config: Config,
     pub parameters: Tensors,
 }
+
+/// The classes of the images.
+pub const CLASSES: [&str; 6] = ["class0", "class1", "class2", "class3", "class4", "class5"];
+
+/// The mean image's values in the order (row, column, channel).
+pub const MEAN: fn(usize) -> f32 = |i| 100.0 + (i % 37) as f32;
 
 /// A small network: crops of 48 pixels and 6 classes.
 pub fn config(preset: &str, more: &[&str]) -> Config {
@@ -32,23 +40,33 @@ impl Case {
     pub fn new(preset: &str, more: &[&str]) -> Self {
         let config = config(preset, more);
         let mut parameters = Tensors::initial(&config.plan().unwrap().params, 5);
-        parameters.0.iter_mut().for_each(keep_signals);
+        // tanh's values are small by the time they reach fc8.
+        let last = match config.network.activation {
+            Activation::Relu => 0.1,
+            Activation::Tanh => 2.0,
+        };
+        for tensor in &mut parameters.0 {
+            keep_signals(tensor, last);
+        }
         let case = Case {
             folder: tempfile::tempdir().unwrap(),
             config,
             parameters,
         };
-        let metadata = [("config".to_string(), case.config.to_toml())];
+        let classes = match case.config.network.classes {
+            6 => serde_json::json!(CLASSES).to_string(),
+            _ => "[]".into(),
+        };
+        let metadata = [
+            ("config".to_string(), case.config.to_toml()),
+            ("classes".to_string(), classes),
+        ];
         write_with(&case.path("w.safetensors"), &case.parameters, metadata).unwrap();
         case
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    pub fn arg(&self, name: &str) -> String {
-        self.path(name).display().to_string()
     }
 
     /// Tensors alone, without anything that tells the network.
@@ -61,7 +79,7 @@ impl Case {
         let side = self.config.data.side;
         for (half, seed) in [("train", 1), ("val", 2)] {
             for class in 0..self.config.network.classes {
-                let folder = self.path("data").join(half).join(format!("class{class}"));
+                let folder = self.path("data").join(half).join(CLASSES[class]);
                 std::fs::create_dir_all(&folder).unwrap();
                 for i in 0..per_class {
                     let pixels = pixels(side, seed * 1000 + (class * per_class + i) as u32);
@@ -72,12 +90,16 @@ impl Case {
             }
         }
         let mut statistics = Statistics::zero(side);
-        let mean = (0..side * side * 3).map(|i| 100.0 + (i % 37) as f32);
-        statistics.mean = mean.collect();
+        statistics.mean = (0..side * side * 3).map(MEAN).collect();
         statistics
             .write(&self.path("stats.safetensors"), None)
             .unwrap();
         self
+    }
+
+    /// Exports its weights.
+    pub fn export(&self, format: &str, out: &str) {
+        self.good(&["export", "w.safetensors", "--to", format, "--out", out]);
     }
 
     /// Runs the program in the folder.
@@ -105,7 +127,7 @@ impl Case {
 }
 
 /// Scales a tensor so that signals keep their size from layer to layer, and logits are small.
-fn keep_signals(tensor: &mut Tensor) {
+fn keep_signals(tensor: &mut Tensor, last: f32) {
     if tensor.name.ends_with("bias") {
         tensor.values.iter_mut().for_each(|v| *v *= 0.1);
         return;
@@ -113,12 +135,12 @@ fn keep_signals(tensor: &mut Tensor) {
     let fan_in: usize = tensor.shape[1..].iter().product();
     let squares: f32 = tensor.values.iter().map(|v| v * v).sum();
     let own = (squares / tensor.values.len() as f32).sqrt();
-    let last = if tensor.name == "fc8.weight" {
-        0.1
+    let of_layer = if tensor.name == "fc8.weight" {
+        last
     } else {
         1.0
     };
-    let factor = last * (2.0 / fan_in as f32).sqrt() / own;
+    let factor = of_layer * (2.0 / fan_in as f32).sqrt() / own;
     tensor.values.iter_mut().for_each(|v| *v *= factor);
 }
 
@@ -173,14 +195,36 @@ pub fn relative(a: &[f32], b: &[f32]) -> f64 {
     (difference / norm).sqrt()
 }
 
-/// A Python with the packages that the checks against other programs need.
+/// A Python with the packages that a check against another program needs; where there is none,
+/// it is said aloud, past the test's captured output, that the check is skipped.
 pub fn python(packages: &str) -> Option<PathBuf> {
     let named = std::env::var_os("ALEXNET_MP_PYTHON").map(PathBuf::from);
-    let candidates = named.into_iter().chain([PathBuf::from("python3")]);
-    candidates.into_iter().find(|python| {
-        let found = Command::new(python)
-            .args(["-c", &format!("import {packages}")])
-            .output();
-        found.is_ok_and(|o| o.status.success())
-    })
+    let python = named.unwrap_or_else(|| "python3".into());
+    let found = Command::new(&python)
+        .args(["-c", &format!("import {packages}")])
+        .output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Some(python);
+    }
+    let test = std::thread::current()
+        .name()
+        .unwrap_or("a test")
+        .to_string();
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED {test}: {} lacks {packages} (ALEXNET_MP_PYTHON names another Python)",
+        python.display()
+    );
+    None
+}
+
+/// Runs Python in the case's folder.
+pub fn python_run(python: &Path, case: &Case, arguments: &[&str]) {
+    let output = Command::new(python)
+        .args(arguments)
+        .current_dir(case.folder.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}\n{stderr}");
 }
