@@ -22,6 +22,7 @@ pub struct Api {
     pub reset: extern "C" fn(),
     pub counters: extern "C" fn(*mut Counters),
     pub reset_counters: extern "C" fn(),
+    pub queued: extern "C" fn(c_int) -> u64,
     pub last_fault: extern "C" fn(*mut c_char, usize) -> usize,
 }
 
@@ -48,6 +49,7 @@ impl Api {
                 reset: transmute_copy(&function("vcuda_reset")?),
                 counters: transmute_copy(&function("vcuda_counters")?),
                 reset_counters: transmute_copy(&function("vcuda_reset_counters")?),
+                queued: transmute_copy(&function("vcuda_queued")?),
                 last_fault: transmute_copy(&function("vcuda_last_fault")?),
             })
         }

@@ -60,6 +60,8 @@ pub struct Counters {
     pub peak_bytes: u64,
     /// Calls that made the host wait for a device, synchronous copies and frees among them.
     pub host_synchronisations: u64,
+    /// Queries of a stream or an event that was not done: a host that waits by asking again.
+    pub unready_queries: u64,
     /// Faults of kernels, copies and frees.
     pub faults: u64,
 }
@@ -83,6 +85,12 @@ impl Session {
 
     pub fn counters(&self) -> Counters {
         counters()
+    }
+
+    /// Pieces of work (kernels, copies, marks) that were given to a device and have not run; 0 on a
+    /// real one.
+    pub fn queued(&self, device: usize) -> u64 {
+        API.get().map_or(0, |api| (api.queued)(device as i32))
     }
 
     /// The text of the last fault since the session began.

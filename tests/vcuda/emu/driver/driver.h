@@ -54,7 +54,7 @@ struct Counters {
     uint64_t launches, graph_launches;
     uint64_t host_to_device_bytes, device_to_host_bytes, device_to_device_bytes, peer_bytes;
     uint64_t allocations, live_allocations, live_bytes, peak_bytes;
-    uint64_t host_synchronisations, faults;
+    uint64_t host_synchronisations, unready_queries, faults;
 };
 extern Counters counters;
 
@@ -117,6 +117,8 @@ void synchronise_everything();
 void poll(Stream*);
 bool is_idle(const Stream&);
 void drop_streams(Context*);
+/// Pieces of work that a device's streams still have to do.
+uint64_t queued_work(int device);
 double now();
 
 // ---- capture and graphs -----------------------------------------------------------------------

@@ -139,6 +139,12 @@ API void vcuda_counters(Counters* to) {
     *to = counters;
 }
 
+/// What a device still has to do, in pieces of work: kernels, copies, marks.
+API uint64_t vcuda_queued(int device) {
+    Entry entry;
+    return queued_work(device);
+}
+
 /// Starts the counters anew; what is allocated stays counted.
 API void vcuda_reset_counters() {
     Entry entry;

@@ -149,8 +149,16 @@ void synchronise_everything() {
 }
 
 void poll(Stream* stream) {
+    counters.unready_queries++;
     if (options.streams == StreamOrder::random) step_random();
     else step(stream);
+}
+
+uint64_t queued_work(int device) {
+    uint64_t pieces = 0;
+    for (Stream* stream : all_streams())
+        if (stream->context->device == device) pieces += stream->queue.size();
+    return pieces;
 }
 
 namespace {
