@@ -14,6 +14,7 @@ mod open;
 mod pictures;
 mod plan;
 mod predict;
+mod roofline;
 mod similar;
 mod step;
 mod train;
