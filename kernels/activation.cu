@@ -1,7 +1,8 @@
 // Activations apart from the layers that fuse them. One thread for four elements.
 #include "index.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) activation_forward(float* y, int elements, int activation) {
+template <class T>
+__device__ __forceinline__ void forward(T* y, int elements, int activation) {
     const int first = quad_start();
     Quad quad = load_quad(y, first, elements);
 #pragma unroll
@@ -9,8 +10,8 @@ extern "C" __global__ void __launch_bounds__(256) activation_forward(float* y, i
     store_quad(y, first, elements, quad);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-    activation_backward(const float* __restrict__ y, float* __restrict__ dy, int elements, int activation) {
+template <class T>
+__device__ __forceinline__ void backward(const T* __restrict__ y, T* __restrict__ dy, int elements, int activation) {
     const int first = quad_start();
     const Quad output = load_quad(y, first, elements);
     Quad gradient = load_quad(dy, first, elements);
@@ -18,3 +19,15 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int i = 0; i < 4; ++i) gradient.v[i] *= activation_slope(activation, output.v[i]);
     store_quad(dy, first, elements, gradient);
 }
+
+#define ACTIVATION_KERNELS(suffix, T)                                                                                \
+    extern "C" __global__ void __launch_bounds__(256)                                                                \
+        activation_forward##suffix(T* y, int elements, int activation) {                                             \
+        forward(y, elements, activation);                                                                            \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(256)                                                                \
+        activation_backward##suffix(const T* __restrict__ y, T* __restrict__ dy, int elements, int activation) {     \
+        backward(y, dy, elements, activation);                                                                       \
+    }
+
+FOR_EACH_TYPE(ACTIVATION_KERNELS)

@@ -9,10 +9,11 @@ struct Draw {
     float gain;
 };
 
-// `mean` is [side][side][3], `pixels` [image][crop][crop][3], `x` likewise in f32.
-extern "C" __global__ void __launch_bounds__(256)
-    augment(const unsigned char* __restrict__ pixels, const Draw* __restrict__ draws, const float* __restrict__ mean,
-            float* __restrict__ x, int images, int side, Divider crop) {
+// `mean` is [side][side][3], `pixels` [image][crop][crop][3], `x` likewise.
+template <class T>
+__device__ __forceinline__ void make_input(const unsigned char* __restrict__ pixels, const Draw* __restrict__ draws,
+                                           const float* __restrict__ mean, T* __restrict__ x, int images, int side,
+                                           const Divider& crop) {
     const int edge = static_cast<int>(crop.divisor);
     const int number = global_thread();
     if (number >= images * edge * edge) return;
@@ -26,5 +27,14 @@ extern "C" __global__ void __launch_bounds__(256)
     const int to = (number - column + (draw.mirror ? edge - 1 - column : column)) * 3;
 #pragma unroll
     for (int c = 0; c < 3; ++c)
-        x[to + c] = (static_cast<float>(pixels[from + c]) - mean[mean_from + c] + draw.shift[c]) * draw.gain;
+        x[to + c] = narrow<T>((static_cast<float>(pixels[from + c]) - mean[mean_from + c] + draw.shift[c]) * draw.gain);
 }
+
+#define AUGMENT_KERNEL(suffix, T)                                                                    \
+    extern "C" __global__ void __launch_bounds__(256)                                                \
+        augment##suffix(const unsigned char* __restrict__ pixels, const Draw* __restrict__ draws,    \
+            const float* __restrict__ mean, T* __restrict__ x, int images, int side, Divider crop) { \
+        make_input(pixels, draws, mean, x, images, side, crop);                                      \
+    }
+
+FOR_EACH_TYPE(AUGMENT_KERNEL)

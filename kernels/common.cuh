@@ -19,6 +19,13 @@
 
 #endif
 
+// A kernel's body, where it can run.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define IF_TENSOR(...)
+#else
+#define IF_TENSOR(...) __VA_ARGS__
+#endif
+
 // ---- matrix multiply-accumulate: D[16,8] += A[16,K] · B[K,8], f32 accumulators ---------------------------------
 
 __device__ __forceinline__ void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {

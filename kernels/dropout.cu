@@ -15,30 +15,48 @@ struct DropoutStream {
     unsigned lane, threshold;
 };
 
-__device__ __forceinline__ bool kept(int i, const float* mask, const DropoutPlace& place,
-                                     const DropoutStream& stream) {
+// `later`, if there is one, holds the step instead of `stream`.
+__device__ __forceinline__ bool kept(int i, const float* mask, const DropoutPlace& place, const DropoutStream& stream,
+                                     const unsigned long long* later) {
     if (mask != nullptr) return mask[i] != 0.0f;
+    const unsigned long long step = later != nullptr ? *later : stream.step;
     int unit = i;
     const unsigned image = static_cast<unsigned>(place.units.take(unit)) + place.first_image;
     const unsigned element = image * place.all_units + place.first_unit + static_cast<unsigned>(unit);
-    return philox_word(stream.key, element, stream.lane, stream.step) >= stream.threshold;
+    return philox_word(stream.key, element, stream.lane, step) >= stream.threshold;
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-    dropout_forward(float* __restrict__ y, const float* __restrict__ mask, int elements, float factor,
-                    DropoutPlace place, DropoutStream stream) {
+template <class T>
+__device__ __forceinline__ void forward(T* __restrict__ y, const float* __restrict__ mask, int elements, float factor,
+                                        const DropoutPlace& place, const DropoutStream& stream,
+                                        const unsigned long long* later) {
     const int i = global_thread();
     if (i >= elements) return;
-    y[i] = kept(i, mask, place, stream) ? y[i] * factor : 0.0f;
+    y[i] = narrow<T>(kept(i, mask, place, stream, later) ? widen(y[i]) * factor : 0.0f);
 }
 
 // `unscale` takes the factor out of the kept outputs again.
-extern "C" __global__ void __launch_bounds__(256)
-    dropout_backward(float* __restrict__ y, float* __restrict__ dy, const float* __restrict__ mask, int elements,
-                     float factor, float unscale, DropoutPlace place, DropoutStream stream) {
+template <class T>
+__device__ __forceinline__ void backward(T* __restrict__ y, T* __restrict__ dy, const float* __restrict__ mask,
+                                         int elements, float factor, float unscale, const DropoutPlace& place,
+                                         const DropoutStream& stream, const unsigned long long* later) {
     const int i = global_thread();
     if (i >= elements) return;
-    const bool keep = kept(i, mask, place, stream);
-    dy[i] = keep ? dy[i] * factor : 0.0f;
-    if (keep && unscale != 1.0f) y[i] *= unscale;
+    const bool keep = kept(i, mask, place, stream, later);
+    dy[i] = narrow<T>(keep ? widen(dy[i]) * factor : 0.0f);
+    if (keep && unscale != 1.0f) y[i] = narrow<T>(widen(y[i]) * unscale);
 }
+
+#define DROPOUT_KERNELS(suffix, T)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256)                                                                 \
+        dropout_forward##suffix(T* __restrict__ y, const float* __restrict__ mask, int elements, float factor,        \
+            DropoutPlace place, DropoutStream stream, const unsigned long long* later) {                                                               \
+        forward(y, mask, elements, factor, place, stream, later);                                                            \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(256)                                                                 \
+        dropout_backward##suffix(T* __restrict__ y, T* __restrict__ dy, const float* __restrict__ mask, int elements, \
+            float factor, float unscale, DropoutPlace place, DropoutStream stream, const unsigned long long* later) {                                  \
+        backward(y, dy, mask, elements, factor, unscale, place, stream, later);                                              \
+    }
+
+FOR_EACH_TYPE(DROPOUT_KERNELS)

@@ -1,7 +1,7 @@
 // Index arithmetic and small numeric helpers that several kernels share.
 #pragma once
 
-#include "common.cuh"
+#include "number.cuh"
 
 // Division of 0 <= n < 2^31 by a number known at launch: a multiplication and a shift. The host fills it in
 // (src/device/cuda/geometry.rs).
@@ -40,7 +40,7 @@ __device__ __forceinline__ float activation_slope(int activation, float y) {
     return 1.0f;
 }
 
-// Four neighbouring floats of an array of `elements`; at its end, as many as are left.
+// Four neighbouring numbers of an array of `elements`; at its end, as many as are left.
 struct Quad {
     float v[4];
 };
@@ -48,25 +48,31 @@ struct Quad {
 // Place of this thread's quad.
 __device__ __forceinline__ int quad_start() { return global_thread() * 4; }
 
-__device__ __forceinline__ Quad load_quad(const float* from, int first, int elements) {
+template <class T>
+__device__ __forceinline__ Quad load_quad(const T* from, int first, int elements) {
     Quad quad = {};
     if (first + 4 <= elements) {
-        const float4 v = *reinterpret_cast<const float4*>(from + first);
-        quad.v[0] = v.x, quad.v[1] = v.y, quad.v[2] = v.z, quad.v[3] = v.w;
+        const Neighbours<T, 4> all = *reinterpret_cast<const Neighbours<T, 4>*>(from + first);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) quad.v[i] = widen(all.v[i]);
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-            if (first + i < elements) quad.v[i] = from[first + i];
+            if (first + i < elements) quad.v[i] = widen(from[first + i]);
     }
     return quad;
 }
 
-__device__ __forceinline__ void store_quad(float* to, int first, int elements, const Quad& quad) {
+template <class T>
+__device__ __forceinline__ void store_quad(T* to, int first, int elements, const Quad& quad) {
     if (first + 4 <= elements) {
-        *reinterpret_cast<float4*>(to + first) = make_float4(quad.v[0], quad.v[1], quad.v[2], quad.v[3]);
+        Neighbours<T, 4> all;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) all.v[i] = narrow<T>(quad.v[i]);
+        *reinterpret_cast<Neighbours<T, 4>*>(to + first) = all;
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-            if (first + i < elements) to[first + i] = quad.v[i];
+            if (first + i < elements) to[first + i] = narrow<T>(quad.v[i]);
     }
 }

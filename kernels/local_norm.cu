@@ -30,40 +30,66 @@ __device__ __forceinline__ void for_square(const NormPlace& at, int before, int 
             visit(at.index(r, c, shape));
 }
 
-__device__ __forceinline__ float square_denominator(const float* x, const NormPlace& at, const NormShape& shape,
+template <class T>
+__device__ __forceinline__ float square_denominator(const T* x, const NormPlace& at, const NormShape& shape,
                                                     const LrnConstants& op) {
     float sum = 0.0f;
-    for_square(at, op.size / 2, (op.size - 1) / 2, shape, [&](int i) { sum = fmaf(x[i], x[i], sum); });
+    for_square(at, op.size / 2, (op.size - 1) / 2, shape, [&](int i) {
+        const float value = widen(x[i]);
+        sum = fmaf(value, value, sum);
+    });
     return lrn_denominator(sum, op);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-    local_norm_forward(const float* __restrict__ x, float* __restrict__ y, int elements, NormShape shape,
-                       LrnConstants op) {
+template <class T>
+__device__ __forceinline__ void forward(const T* __restrict__ x, T* __restrict__ y, int elements,
+                                        const NormShape& shape, const LrnConstants& op) {
     const int i = global_thread();
     if (i >= elements) return;
-    y[i] = x[i] * lrn_scale(square_denominator(x, NormPlace(i, shape), shape, op), op.beta);
+    y[i] = narrow<T>(widen(x[i]) * lrn_scale(square_denominator(x, NormPlace(i, shape), shape, op), op.beta));
 }
 
-// First half of the gradient: dx = dy · d^(−beta), and terms = dx · x / d.
-extern "C" __global__ void __launch_bounds__(256)
-    local_norm_terms(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx,
-                     float* __restrict__ terms, int elements, NormShape shape, LrnConstants op) {
+// First half of the gradient: direct = dy · d^(−beta), and terms = direct · x / d.
+template <class T>
+__device__ __forceinline__ void terms_of(const T* __restrict__ x, const T* __restrict__ dy, float* __restrict__ direct,
+                                         float* __restrict__ terms, int elements, const NormShape& shape,
+                                         const LrnConstants& op) {
     const int i = global_thread();
     if (i >= elements) return;
     const float denominator = square_denominator(x, NormPlace(i, shape), shape, op);
-    const float direct = dy[i] * lrn_scale(denominator, op.beta);
-    dx[i] = direct;
-    terms[i] = direct * x[i] / denominator;
+    const float product = widen(dy[i]) * lrn_scale(denominator, op.beta);
+    direct[i] = product;
+    terms[i] = product * widen(x[i]) / denominator;
 }
 
 // Second half: the terms of all pixels whose square holds this one.
-extern "C" __global__ void __launch_bounds__(256)
-    local_norm_backward(const float* __restrict__ x, const float* __restrict__ terms, float* __restrict__ dx,
-                        int elements, NormShape shape, LrnConstants op) {
+template <class T>
+__device__ __forceinline__ void backward(const T* __restrict__ x, const float* __restrict__ direct,
+                                         const float* __restrict__ terms, T* __restrict__ dx, int elements,
+                                         const NormShape& shape, const LrnConstants& op) {
     const int i = global_thread();
     if (i >= elements) return;
     float sum = 0.0f;
     for_square(NormPlace(i, shape), (op.size - 1) / 2, op.size / 2, shape, [&](int j) { sum += terms[j]; });
-    dx[i] = fmaf(-2.0f * op.alpha * op.beta * x[i], sum, dx[i]);
+    dx[i] = narrow<T>(fmaf(-2.0f * op.alpha * op.beta * widen(x[i]), sum, direct[i]));
 }
+
+#define LOCAL_NORM_KERNELS(suffix, T)                                                                           \
+    extern "C" __global__ void __launch_bounds__(256)                                                           \
+        local_norm_forward##suffix(const T* __restrict__ x, T* __restrict__ y, int elements, NormShape shape,   \
+            LrnConstants op) {                                                                                  \
+        forward(x, y, elements, shape, op);                                                                     \
+    }                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(256)                                                           \
+        local_norm_terms##suffix(const T* __restrict__ x, const T* __restrict__ dy, float* __restrict__ direct, \
+            float* __restrict__ terms, int elements, NormShape shape, LrnConstants op) {                        \
+        terms_of(x, dy, direct, terms, elements, shape, op);                                                    \
+    }                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(256)                                                           \
+        local_norm_backward##suffix(const T* __restrict__ x, const float* __restrict__ direct,                  \
+            const float* __restrict__ terms, T* __restrict__ dx, int elements, NormShape shape,                 \
+            LrnConstants op) {                                                                                  \
+        backward(x, direct, terms, dx, elements, shape, op);                                                    \
+    }
+
+FOR_EACH_TYPE(LOCAL_NORM_KERNELS)

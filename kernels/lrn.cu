@@ -11,21 +11,23 @@ struct LrnMaps {
 };
 
 // Copies `pixels` pixels of one part to their place among all maps of the tile.
-__device__ __forceinline__ void load_part(float* tile, const float* part, int first_pixel, int pixels, int offset,
+template <class T>
+__device__ __forceinline__ void load_part(float* tile, const T* part, int first_pixel, int pixels, int offset,
                                           const LrnMaps& maps) {
     for (int i = static_cast<int>(threadIdx.x); i < pixels * maps.maps; i += 256) {
         int map = i;
         const int pixel = maps.by_maps.take(map);
-        tile[pixel * maps.all + offset + map] = part[first_pixel * maps.maps + i];
+        tile[pixel * maps.all + offset + map] = widen(part[first_pixel * maps.maps + i]);
     }
 }
 
 // The peer's maps stand before this column's if that is the second one.
 __device__ __forceinline__ int peer_offset(const LrnMaps& maps) { return maps.offset == 0 ? maps.maps : 0; }
 
-extern "C" __global__ void __launch_bounds__(256)
-    lrn_forward(const float* __restrict__ x, const float* __restrict__ peer_x, float* __restrict__ y, int pixels,
-                int pixels_per_block, LrnMaps maps, LrnConstants op) {
+template <class T>
+__device__ __forceinline__ void forward(const T* __restrict__ x, const T* __restrict__ peer_x, T* __restrict__ y,
+                                        int pixels, int pixels_per_block, const LrnMaps& maps,
+                                        const LrnConstants& op) {
     __shared__ float values[LRN_TILE];
     const int first = static_cast<int>(blockIdx.x) * pixels_per_block, count = min(pixels_per_block, pixels - first);
     load_part(values, x, first, count, maps.offset, maps);
@@ -36,15 +38,15 @@ extern "C" __global__ void __launch_bounds__(256)
         const float* pixel = values + maps.by_maps.take(map) * maps.all;
         map += maps.offset;
         const float sum = lrn_sum(pixel, map, maps.all, op.size);
-        y[first * maps.maps + i] = pixel[map] * lrn_scale(lrn_denominator(sum, op), op.beta);
+        y[first * maps.maps + i] = narrow<T>(pixel[map] * lrn_scale(lrn_denominator(sum, op), op.beta));
     }
 }
 
 // With t_j = dy_j · a_j · d_j^(−beta−1): dx_i = dy_i · d_i^(−beta) − 2·alpha·beta·a_i · sum of t_j over the j whose
 // window holds i. `dx` may be `dy`: a block reads all of its share before it writes.
-extern "C" __global__ void __launch_bounds__(256)
-    lrn_backward(const float* x, const float* peer_x, const float* dy, float* dx, float* peer_dx, int pixels,
-                 int pixels_per_block, LrnMaps maps, LrnConstants op) {
+template <class T>
+__device__ __forceinline__ void backward(const T* x, const T* peer_x, const T* dy, T* dx, T* peer_dx, int pixels,
+                                         int pixels_per_block, const LrnMaps& maps, const LrnConstants& op) {
     __shared__ float values[LRN_TILE], terms[LRN_TILE], direct[LRN_TILE];
     const int first = static_cast<int>(blockIdx.x) * pixels_per_block, count = min(pixels_per_block, pixels - first);
     load_part(values, x, first, count, maps.offset, maps);
@@ -55,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(256)
         const int pixel = maps.by_maps.take(map) * maps.all;
         map += maps.offset;
         const float denominator = lrn_denominator(lrn_sum(values + pixel, map, maps.all, op.size), op);
-        const float scaled = dy[first * maps.maps + i] * lrn_scale(denominator, op.beta);
+        const float scaled = widen(dy[first * maps.maps + i]) * lrn_scale(denominator, op.beta);
         direct[i] = scaled;
         terms[i] = scaled * values[pixel + map] / denominator;
     }
@@ -64,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(256)
     // Own maps, then the peer's: only this column's outputs have gradients here.
     for (int part = 0; part < (peer_dx != nullptr ? 2 : 1); ++part) {
         const int offset = part == 0 ? maps.offset : peer_offset(maps);
-        float* to = part == 0 ? dx : peer_dx;
+        T* to = part == 0 ? dx : peer_dx;
         for (int i = static_cast<int>(threadIdx.x); i < count * maps.maps; i += 256) {
             int map = i;
             const int pixel = maps.by_maps.take(map);
@@ -73,7 +75,21 @@ extern "C" __global__ void __launch_bounds__(256)
             for (int j = max(map - (op.size - 1) / 2, 0); j <= min(map + op.size / 2, maps.maps - 1); ++j)
                 sum += terms[pixel * maps.maps + j];
             const float value = factor * values[pixel * maps.all + maps.offset + map] * sum;
-            to[first * maps.maps + i] = part == 0 ? value + direct[i] : value;
+            to[first * maps.maps + i] = narrow<T>(part == 0 ? value + direct[i] : value);
         }
     }
 }
+
+#define LRN_KERNELS(suffix, T)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256)                                                             \
+        lrn_forward##suffix(const T* __restrict__ x, const T* __restrict__ peer_x, T* __restrict__ y, int pixels, \
+            int pixels_per_block, LrnMaps maps, LrnConstants op) {                                                \
+        forward(x, peer_x, y, pixels, pixels_per_block, maps, op);                                                \
+    }                                                                                                             \
+    extern "C" __global__ void __launch_bounds__(256)                                                             \
+        lrn_backward##suffix(const T* x, const T* peer_x, const T* dy, T* dx, T* peer_dx, int pixels,             \
+            int pixels_per_block, LrnMaps maps, LrnConstants op) {                                                \
+        backward(x, peer_x, dy, dx, peer_dx, pixels, pixels_per_block, maps, op);                                 \
+    }
+
+FOR_EACH_TYPE(LRN_KERNELS)

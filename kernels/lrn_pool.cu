@@ -12,9 +12,9 @@ struct LrnPoolTile {
     Divider halo_columns, halo_maps, by_maps, out_height;
 };
 
-extern "C" __global__ void __launch_bounds__(256)
-    lrn_pool_forward(const float* __restrict__ x, float* __restrict__ y, PoolShape shape, LrnPoolTile tile,
-                     LrnConstants op) {
+template <class T>
+__device__ __forceinline__ void forward(const T* __restrict__ x, T* __restrict__ y, const PoolShape& shape,
+                                        const LrnPoolTile& tile, const LrnConstants& op) {
     __shared__ float raw[LRN_POOL_TILE], normalised[LRN_POOL_TILE];
     int out_row = static_cast<int>(blockIdx.x);
     const int image = tile.out_height.take(out_row);
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const int pixels = shape.size * halo_columns;
     // Maps from here on are in the tile; those before the first one or after the last one of the column stay 0.
     const int base = first_map - op.size / 2;
-    const float* source = x + image * shape.height * shape.width * shape.maps;
+    const T* source = x + image * shape.height * shape.width * shape.maps;
 
     for (int i = static_cast<int>(threadIdx.x); i < pixels * halo_maps; i += 256) {
         int map = i;
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(256)
         map += base;
         const bool inside = row >= 0 && row < shape.height && column >= 0 && column < shape.width && map >= 0 &&
                             map < shape.maps;
-        raw[i] = inside ? source[(row * shape.width + column) * shape.maps + map] : 0.0f;
+        raw[i] = inside ? widen(source[(row * shape.width + column) * shape.maps + map]) : 0.0f;
     }
     __syncthreads();
     for (int i = static_cast<int>(threadIdx.x); i < pixels * tile.maps; i += 256) {
@@ -62,6 +62,16 @@ extern "C" __global__ void __launch_bounds__(256)
                 const float value = normalised[(r * halo_columns + c) * tile.maps + map];
                 if (exceeds(value, best)) best = value;
             }
-        y[((image * shape.out_height + out_row) * shape.out_width + out_column + q) * shape.maps + first_map + map] = best;
+        const int pixel = (image * shape.out_height + out_row) * shape.out_width + out_column + q;
+        y[pixel * shape.maps + first_map + map] = narrow<T>(best);
     }
 }
+
+#define LRN_POOL_KERNEL(suffix, T)                                                                              \
+    extern "C" __global__ void __launch_bounds__(256)                                                           \
+        lrn_pool_forward##suffix(const T* __restrict__ x, T* __restrict__ y, PoolShape shape, LrnPoolTile tile, \
+            LrnConstants op) {                                                                                  \
+        forward(x, y, shape, tile, op);                                                                         \
+    }
+
+FOR_EACH_TYPE(LRN_POOL_KERNEL)

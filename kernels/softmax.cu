@@ -29,16 +29,28 @@ extern "C" __global__ void __launch_bounds__(128)
         probabilities[first + c] = expf(logits[first + c] - n.largest) / n.sum;
 }
 
-// dlogits = (probabilities − one-hot(label)) · scale, one thread an element.
-extern "C" __global__ void __launch_bounds__(256)
-    softmax_backward(const float* __restrict__ probabilities, const unsigned* __restrict__ labels,
-                     float* __restrict__ dlogits, int elements, float scale, Divider classes) {
+// dlogits = (probabilities − one-hot(label)) · scale · *loss_scale, one thread an element.
+template <class T>
+__device__ __forceinline__ void backward(const float* __restrict__ probabilities, const unsigned* __restrict__ labels,
+                                         T* __restrict__ dlogits, int elements, float scale,
+                                         const float* __restrict__ loss_scale, const Divider& classes) {
     const int i = global_thread();
     if (i >= elements) return;
     int c = i;
     const unsigned label = labels[classes.take(c)];
-    dlogits[i] = (probabilities[i] - (static_cast<unsigned>(c) == label ? 1.0f : 0.0f)) * scale;
+    const float factor = loss_scale != nullptr ? scale * *loss_scale : scale;
+    dlogits[i] = narrow<T>((probabilities[i] - (static_cast<unsigned>(c) == label ? 1.0f : 0.0f)) * factor);
 }
+
+#define SOFTMAX_KERNEL(suffix, T)                                                                              \
+    extern "C" __global__ void __launch_bounds__(256)                                                          \
+        softmax_backward##suffix(const float* __restrict__ probabilities, const unsigned* __restrict__ labels, \
+            T* __restrict__ dlogits, int elements, float scale,                                                \
+            const float* __restrict__ loss_scale, Divider classes) {                                           \
+        backward(probabilities, labels, dlogits, elements, scale, loss_scale, classes);                        \
+    }
+
+FOR_EACH_TYPE(SOFTMAX_KERNEL)
 
 // Loss of one image, and whether its label is missing from the first one and the first five.
 struct ImageScore {

@@ -5,9 +5,9 @@
 constexpr int SUM_COLUMNS = 32, SUM_ROWS = 8;
 
 // Block (c, p): the sums of 32 columns over the rows of part p, to row p of `to`. 8 rows are read side by side.
-extern "C" __global__ void __launch_bounds__(256)
-    column_sums(const float* __restrict__ matrix, float* __restrict__ to, int rows, int columns, int rows_per_part,
-                int accumulate) {
+template <class T>
+__device__ __forceinline__ void sum_columns(const T* __restrict__ matrix, float* __restrict__ to, int rows, int columns,
+                                            int rows_per_part, int accumulate) {
     __shared__ float sums[SUM_ROWS][SUM_COLUMNS];
     const int across = static_cast<int>(threadIdx.x) % SUM_COLUMNS, down = static_cast<int>(threadIdx.x) / SUM_COLUMNS;
     const int column = static_cast<int>(blockIdx.x) * SUM_COLUMNS + across;
@@ -15,7 +15,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
     float sum = 0.0f;
     if (column < columns)
-        for (int row = begin + down; row < end; row += SUM_ROWS) sum += matrix[row * columns + column];
+        for (int row = begin + down; row < end; row += SUM_ROWS) sum += widen(matrix[row * columns + column]);
     sums[down][across] = sum;
     __syncthreads();
     if (down == 0 && column < columns) {
@@ -24,6 +24,15 @@ extern "C" __global__ void __launch_bounds__(256)
         *place = accumulate ? *place + sum : sum;
     }
 }
+
+#define COLUMN_SUMS_KERNEL(suffix, T)                                                                    \
+    extern "C" __global__ void __launch_bounds__(256)                                                    \
+        column_sums##suffix(const T* __restrict__ matrix, float* __restrict__ to, int rows, int columns, \
+            int rows_per_part, int accumulate) {                                                         \
+        sum_columns(matrix, to, rows, columns, rows_per_part, accumulate);                               \
+    }
+
+FOR_EACH_TYPE(COLUMN_SUMS_KERNEL)
 
 // to = sum of `parts` slabs of `elements`, added to what is there if asked for. One thread for four elements.
 extern "C" __global__ void __launch_bounds__(256)

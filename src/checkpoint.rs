@@ -3,6 +3,7 @@
 //! The format is safetensors with the whole tensors of [`Tensors`]; a run's checkpoint adds
 //! `momentum.*` and, in the metadata, all that a bit-exact resume needs. No file names a device.
 
+use crate::device::loss_scale::LossScale;
 use crate::error::{Error, Result, checkpoint};
 use crate::network::params::{Tensor, Tensors};
 use crate::optimizer::Plateau;
@@ -36,6 +37,9 @@ pub struct State {
     pub classes: Vec<String>,
     /// Sums of loss and errors since the last logged record, and their images.
     pub pending: Pending,
+    /// The scale of the loss, of a run in f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
 }
 
 /// Training loss and errors not yet logged.
@@ -305,6 +309,10 @@ mod tests {
             data: Some("photos".into()),
             classes: vec!["a".into()],
             pending: Pending::default(),
+            loss_scale: Some(LossScale {
+                scale: 4096.0,
+                steps: 17.0,
+            }),
         };
         Checkpoint {
             parameters: Tensors(vec![tensor("conv1.weight", 0.5)]),

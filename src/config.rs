@@ -4,6 +4,7 @@ use crate::data::{AugmentOptions, ColourRule, Reads};
 use crate::error::{Result, usage};
 use crate::network::layer::{Layers, Network};
 use crate::network::plan::Plan;
+use crate::precision::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use toml::{Table, Value};
@@ -31,6 +32,10 @@ pub struct Train {
     pub weight_decay: f64,
     pub schedule: Schedule,
     pub seed: u64,
+    /// What maps and the operands of products are held in. Not in files written before there was
+    /// a choice.
+    #[serde(default)]
+    pub precision: Precision,
     /// Steps between evaluations and between checkpoints; 0: each epoch.
     pub evaluate_every: u64,
     pub checkpoint_every: u64,
@@ -206,7 +211,8 @@ impl Config {
 
     /// The plan of its network at its batch size.
     pub fn plan(&self) -> Result<Plan> {
-        Plan::derive(&self.network, &self.layers, self.train.batch)
+        Plan::derive(&self.network, &self.layers, self.train.batch)?
+            .in_precision(self.train.precision)
     }
 
     fn validate(&self) -> Result<()> {

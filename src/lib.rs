@@ -35,6 +35,7 @@ pub mod formats;
 pub mod measure;
 pub mod network;
 pub mod optimizer;
+pub mod precision;
 pub mod random;
 pub mod report;
 pub mod train;

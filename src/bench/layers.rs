@@ -33,7 +33,7 @@ pub fn layers<D: Device>(
     let peak = device.peak()?;
     let mut layers: Vec<LayerTime> = Vec::new();
     for case in cases::of_plan(&plan, device.fuses_linear_update()) {
-        let mut trial = Trial::new(device, &case, plan.batch)?;
+        let mut trial = Trial::new(device, &case, plan.batch, plan.precision)?;
         let milliseconds = 1e3 * trial.time(device, BUDGET, 2)? * case.times as f64;
         let flops = case.flops(plan.batch) * case.times as f64;
         if layers.last().is_none_or(|last| last.layer != case.layer) {

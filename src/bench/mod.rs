@@ -3,12 +3,15 @@
 
 mod layers;
 mod loader;
+mod roofline;
 mod steps;
 
 pub use layers::{LayerTime, layers};
 pub use loader::{LoaderTime, StageTime, loader};
-pub use steps::{Pace, StepTimes, steps};
+pub use roofline::{Floor, Roofline, roofline};
+pub use steps::{Pace, StepTimes, Work, steps};
 
+use crate::precision::Precision;
 use serde::Serialize;
 
 /// What `bench --json` prints.
@@ -19,7 +22,9 @@ pub struct Report {
     pub milliseconds_per_step: f64,
     pub batch: usize,
     pub devices: Vec<String>,
-    pub precision: &'static str,
+    pub precision: Precision,
+    /// Whether steps were launched as CUDA graphs.
+    pub graphs: bool,
     /// The most memory this process had in RAM, none where the system does not tell.
     pub peak_rss_bytes: Option<u64>,
     pub exchanged_bytes_per_step: u64,
@@ -33,6 +38,9 @@ pub struct Report {
     pub bound: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_images_per_second: Option<f64>,
+    /// Where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roofline: Option<Roofline>,
 }
 
 /// The most memory this process had in RAM by now.

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::measure::median;
 use crate::network::params::Tensors;
 use crate::optimizer::{Plateau, rates};
+use crate::precision::Precision;
 use crate::random::{Key, Purpose};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,18 @@ pub struct StepTimes {
     pub devices: Vec<String>,
     pub exchanged_bytes_per_step: u64,
     pub allocated_bytes: Vec<usize>,
+    /// What was computed in, and whether steps were launched as graphs.
+    pub precision: Precision,
+    pub graphs: bool,
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// The test-time network's forward pass, not training.
+    pub inference: bool,
+    /// Training steps as graphs, where devices can.
+    pub graphs: bool,
 }
 
 impl StepTimes {
@@ -57,20 +70,21 @@ impl StepTimes {
 pub fn steps<D: Device>(
     config: &Config,
     devices: Vec<D>,
-    inference: bool,
+    work: Work,
     pace: Pace,
 ) -> Result<(StepTimes, Vec<D>)> {
     let plan = config.plan()?;
     let (params, shape) = (plan.params.clone(), plan.slots[plan.input].shape);
     let (batch, classes) = (plan.batch, plan.classes);
     let mut engine = Engine::new(plan, devices, config.data.side, config.train.seed, false)?;
+    engine.set_graphs(work.graphs)?;
     engine.set_parameters(&Tensors::initial(&params, config.train.seed))?;
     load(&mut engine, batch, shape.len(), classes)?;
     let rates = rates(&config.train, &params, 0.0, &Plateau::default());
     let mut number = 0;
     let mut step = |engine: &mut Engine<D>| -> Result<()> {
         number += 1;
-        if inference {
+        if work.inference {
             return engine.test_step();
         }
         engine.train_step(&StepContext {
@@ -81,9 +95,10 @@ pub fn steps<D: Device>(
             update: Some(&rates),
         })
     };
-    // Twice: the first step also allocates, and tells nothing of the time.
+    // The first step also allocates; messages swap buffers, so that two graphs are captured, each
+    // the second time its buffers come by.
     let mut warm = 0.0;
-    for _ in 0..2 {
+    for _ in 0..if engine.has_graphs() { 5 } else { 2 } {
         let start = Instant::now();
         step(&mut engine)?;
         engine.synchronize()?;
@@ -103,6 +118,8 @@ pub fn steps<D: Device>(
     let counted = (laps.len() * steps_per_lap) as u64;
     let times = StepTimes {
         steps_per_lap,
+        precision: engine.plan().precision,
+        graphs: engine.has_graphs() && !work.inference,
         devices: engine.device_names(),
         exchanged_bytes_per_step: (engine.exchanged_bytes() - before) / counted,
         allocated_bytes: engine.allocated_bytes(),

@@ -1,12 +1,13 @@
 //! `alexnet-mp bench`.
 
 use super::device_choice::{DeviceFlags, Job};
-use super::open::{ConfigFlags, dataset};
+use super::open::{ConfigFlags, PrecisionFlag, dataset};
 use crate::bench::{self, LayerTime, LoaderTime, Pace, Report, StageTime, StepTimes};
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::device::{Device, Peak};
 use crate::error::{Result, usage};
+use crate::precision::Precision;
 use crate::report::format::{percent, rate};
 use crate::report::messages::result;
 use crate::report::tables::table;
@@ -21,6 +22,7 @@ use std::time::Duration;
   alexnet-mp bench                              training, the paper's network, batch 128
   alexnet-mp bench --inference --batch 32
   alexnet-mp bench --layers --cpu               where a column's time goes
+  alexnet-mp bench --gpus 0 --precision bf16 --roofline
   alexnet-mp bench --loader --data imagenet/    reading, decoding and augmenting alone
   alexnet-mp bench --gpus 0,1 --json")]
 pub struct Bench {
@@ -45,6 +47,14 @@ pub struct Bench {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// With every layer's floor: operations and least bytes against the device's peaks
+    #[arg(long, conflicts_with_all = ["loader", "inference"])]
+    roofline: bool,
+    /// Launch operations one by one on GPUs, instead of whole steps as CUDA graphs
+    #[arg(long)]
+    no_graph: bool,
+    #[command(flatten)]
+    precision: PrecisionFlag,
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]
@@ -60,7 +70,11 @@ impl Bench {
             return Err(usage("--steps 0: at least one step is needed"));
         }
         let batch = self.batch.map(|batch| format!("train.batch={batch}"));
-        let config = self.config.load("paper", &Vec::from_iter(batch))?;
+        let overrides: Vec<String> = batch
+            .into_iter()
+            .chain(self.precision.overrides())
+            .collect();
+        let config = self.config.load("paper", &overrides)?;
         let pace = self.steps.map_or(Pace::Within(TIME), Pace::Steps);
         let (columns, devices) = (config.network.columns, self.devices.clone());
         let (report, text) = if self.loader {
@@ -72,6 +86,8 @@ impl Bench {
                 pace,
                 inference: self.inference,
                 layers: self.layers,
+                roofline: self.roofline,
+                graphs: !self.no_graph,
             };
             devices.run(columns, job)?
         };
@@ -89,14 +105,24 @@ struct StepsJob {
     pace: Pace,
     inference: bool,
     layers: bool,
+    roofline: bool,
+    graphs: bool,
 }
 
 impl Job for StepsJob {
     type Output = (Report, String);
 
     fn run<D: Device>(self, devices: Vec<D>) -> Result<Self::Output> {
-        let (times, mut devices) = bench::steps(&self.config, devices, self.inference, self.pace)?;
-        let mut report = report(&self.config, times.median(), times.devices.clone());
+        let work = bench::Work {
+            inference: self.inference,
+            graphs: self.graphs,
+        };
+        let (times, mut devices) = bench::steps(&self.config, devices, work, self.pace)?;
+        let mut config = self.config;
+        // A GPU without tensor cores computes in f32, whatever was asked for.
+        config.train.precision = times.precision;
+        let mut report = report(&config, times.median(), times.devices.clone());
+        report.graphs = times.graphs;
         report.exchanged_bytes_per_step = times.exchanged_bytes_per_step;
         let what = if self.inference {
             "inference"
@@ -106,10 +132,16 @@ impl Job for StepsJob {
         let mut text = steps_text(what, &times, &report);
         if self.layers {
             let device = &mut devices[0];
-            let (layers, peak) = bench::layers(&self.config, device)?;
+            let (layers, peak) = bench::layers(&config, device)?;
             text += &format!("\n\none column on {}:\n", device.name());
-            text += &layers_text(&layers, peak);
+            text += &layers_text(&layers, peak, config.train.precision);
             report.layers = layers;
+        }
+        if self.roofline {
+            let device = &mut devices[0];
+            let roofline = bench::roofline(&config, device)?;
+            text += &format!("\n\n{}", super::roofline::text(&roofline, &times, &config));
+            report.roofline = Some(roofline);
         }
         Ok((report, text))
     }
@@ -130,7 +162,11 @@ impl Job for LoaderJob {
     fn run<D: Device>(self, mut devices: Vec<D>) -> Result<Self::Output> {
         let time = bench::loader(&self.config, &self.set, &mut devices[0], self.pace)?;
         let mut report = report(&self.config, time.median(), vec![time.device_name.clone()]);
-        let (times, _) = bench::steps(&self.config, devices, false, Pace::Steps(STEPS_BESIDE))?;
+        let work = bench::Work {
+            inference: false,
+            graphs: true,
+        };
+        let (times, _) = bench::steps(&self.config, devices, work, Pace::Steps(STEPS_BESIDE))?;
         let used = self.config.train.batch as f64 / times.median();
         report.step_images_per_second = Some(used);
         report.bound = time.bound().map(|stage| stage.stage);
@@ -146,7 +182,9 @@ fn report(config: &Config, seconds: f64, devices: Vec<String>) -> Report {
         milliseconds_per_step: seconds * 1e3,
         batch: config.train.batch,
         devices,
-        precision: "f32",
+        precision: config.train.precision,
+        graphs: false,
+        roofline: None,
         peak_rss_bytes: bench::peak_rss_bytes(),
         exchanged_bytes_per_step: 0,
         layers: vec![],
@@ -162,9 +200,10 @@ fn steps_text(what: &str, times: &StepTimes, report: &Report) -> String {
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let memory: Vec<String> = times.allocated_bytes.iter().map(|&b| mib(b)).collect();
     let mut text = format!(
-        "{what}, batch {}, f32, on {}: {} images/s, {:.1} ms a step (median of {} laps of {} step(s); {} to {} images/s)\n\
+        "{what}, batch {}, {}, on {}: {} images/s, {:.1} ms a step (median of {} laps of {} step(s); {} to {} images/s)\n\
          allocated on the devices: {}; exchanged a step: {} bytes",
         report.batch,
+        report.precision,
         report.devices.join(" and "),
         rate(report.images_per_second),
         report.milliseconds_per_step,
@@ -181,9 +220,9 @@ fn steps_text(what: &str, times: &StepTimes, report: &Report) -> String {
     text
 }
 
-fn layers_text(layers: &[LayerTime], peak: Option<Peak>) -> String {
+fn layers_text(layers: &[LayerTime], peak: Option<Peak>, precision: Precision) -> String {
     let share = |gflops: f64| match peak {
-        Some(peak) if gflops > 0.0 => percent(gflops * 1e9 / peak.flops, 0),
+        Some(peak) if gflops > 0.0 => percent(gflops * 1e9 / peak.flops_in(precision), 0),
         _ => String::new(),
     };
     let row = |l: &LayerTime| {
@@ -225,8 +264,8 @@ fn layers_text(layers: &[LayerTime], peak: Option<Peak>) -> String {
     if let Some(peak) = peak {
         let how = if peak.measured { "measured" } else { "nominal" };
         text += &format!(
-            "\n{how} peak: {:.1} GFLOP/s f32, {:.1} GB/s; GFLOP/s count the definition's operations, whatever the method",
-            peak.flops / 1e9,
+            "\n{how} peak: {:.1} GFLOP/s {precision}, {:.1} GB/s; GFLOP/s count the definition's operations, whatever the method",
+            peak.flops_in(precision) / 1e9,
             peak.bandwidth / 1e9
         );
     }

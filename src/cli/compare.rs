@@ -159,7 +159,14 @@ impl Compare {
             quiet,
         };
         let signals = signals.clone();
-        self.devices.run(columns, TrainJob { prepared, signals })
+        self.devices.run(
+            columns,
+            TrainJob {
+                prepared,
+                signals,
+                graphs: true,
+            },
+        )
     }
 
     fn folder(&self, name: &str, seed: u64) -> PathBuf {

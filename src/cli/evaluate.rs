@@ -6,6 +6,7 @@ use super::model::{Model, ModelFlags};
 use super::open::{check_classes, dataset};
 use crate::config::Config;
 use crate::error::{Result, data, usage};
+use crate::precision::Precision;
 use crate::report::format::percent;
 use crate::report::messages::result;
 use crate::report::scores::{Scores, scores};
@@ -46,6 +47,9 @@ pub struct Evaluate {
     /// Print the N pairs of classes confused most often
     #[arg(long, value_name = "N", default_value_t = 0)]
     confusions: usize,
+    /// What maps and the operands of products are held in; on the CPU f32 only
+    #[arg(long, value_enum, value_name = "TYPE", default_value = "f32")]
+    precision: Precision,
     #[command(flatten)]
     model: ModelFlags,
     #[command(flatten)]
@@ -60,7 +64,11 @@ impl Evaluate {
         let models = self
             .weights
             .iter()
-            .map(|path| Model::open(path, &self.model))
+            .map(|path| {
+                let mut model = Model::open(path, &self.model)?;
+                model.config.train.precision = self.precision;
+                Ok(model)
+            })
             .collect::<Result<Vec<_>>>()?;
         let (first, classes) = (&models[0], models[0].config.network.classes);
         let mut names = first.classes.clone();

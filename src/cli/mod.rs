@@ -15,6 +15,7 @@ mod pictures;
 mod plan;
 mod predict;
 mod prepare;
+mod roofline;
 mod similar;
 mod step;
 mod train;

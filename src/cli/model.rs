@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::data::{Dataset, Statistics};
 use crate::error::{Result, checkpoint as weights_error, data};
 use crate::network::params::{Param, Tensors};
+use crate::precision::Precision;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +50,9 @@ impl Model {
         let path = checkpoint::weights_path(path);
         let mut contents = checkpoint::read(&path)?;
         let (own, classes) = described(&path, &contents.metadata)?;
-        let config = configuration(&path, flags, own, &contents.tensors)?;
+        let mut config = configuration(&path, flags, own, &contents.tensors)?;
+        // What it was trained in is no matter to who uses it, on whatever device.
+        config.train.precision = Precision::F32;
         let momentum = |name: &str| name.starts_with("momentum.");
         contents.tensors.0.retain(|t| !momentum(&t.name));
         check(&contents.tensors, &config.plan()?.params).map_err(|e| in_file(&path, e))?;

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::data::{self, Dataset};
 use crate::error::{Result, data as data_error};
+use crate::precision::Precision;
 use std::path::Path;
 
 /// Flags that choose a configuration.
@@ -34,6 +35,22 @@ impl ConfigFlags {
                 .overrides
                 .iter()
                 .any(|o| o.trim_start().starts_with("network.classes"))
+    }
+}
+
+/// How a command that runs a network computes.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct PrecisionFlag {
+    /// What maps and the operands of products are held in; sums and weights stay f32. On the CPU
+    /// f32 only [default: the configuration's train.precision, f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub precision: Option<Precision>,
+}
+
+impl PrecisionFlag {
+    /// As an override of the configuration.
+    pub fn overrides(&self) -> Option<String> {
+        self.precision.map(|p| format!("train.precision={p}"))
     }
 }
 

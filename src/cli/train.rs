@@ -1,7 +1,7 @@
 //! `alexnet-mp train`.
 
 use super::device_choice::{DeviceFlags, Job};
-use super::open::{ConfigFlags, check_classes, dataset};
+use super::open::{ConfigFlags, PrecisionFlag, check_classes, dataset};
 use crate::checkpoint::{Checkpoint, FILE_NAME};
 use crate::config::Config;
 use crate::data::Dataset;
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
   alexnet-mp train                                        the built-in data, a small network
   alexnet-mp train --data imagenet/ --gpus 0,1            the paper's run, a column on each GPU
   alexnet-mp train --data photos/ --config quickstart     a small network on a folder of images
+  alexnet-mp train --data imagenet/ --gpus 0,1 --precision bf16   on tensor cores
   alexnet-mp train --out runs/first --resume              go on where a run stopped")]
 pub struct Train {
     /// Folder of images (train/CLASS/*.jpg, val/CLASS/*) or one made by `prepare`
@@ -45,6 +46,11 @@ pub struct Train {
     /// Go on from the newest checkpoint of --out [default: of the newest run]
     #[arg(long)]
     resume: bool,
+    /// Launch operations one by one on GPUs, instead of whole steps as CUDA graphs
+    #[arg(long)]
+    no_graph: bool,
+    #[command(flatten)]
+    precision: PrecisionFlag,
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]
@@ -61,7 +67,14 @@ impl Train {
         };
         let (folder, columns) = (prepared.folder.clone(), prepared.config.network.columns);
         let what = what(&prepared);
-        let outcome = self.devices.run(columns, TrainJob { prepared, signals })?;
+        let outcome = self.devices.run(
+            columns,
+            TrainJob {
+                prepared,
+                signals,
+                graphs: !self.no_graph,
+            },
+        )?;
         result(&summary(&outcome, what, &folder)?);
         match outcome.stopped {
             Some(signal) => Err(Error::Interrupted(signal)),
@@ -84,6 +97,7 @@ impl Train {
         if let Some(seed) = self.seed {
             set.push(format!("train.seed={seed}"));
         }
+        set.extend(self.precision.overrides());
         set
     }
 
@@ -124,7 +138,7 @@ impl Train {
             || self.seed.is_some()
         {
             return Err(usage(
-                "--resume goes on with the run's own configuration: only --steps, --epochs, --data and devices can be given with it",
+                "--resume goes on with the run's own configuration: only --steps, --epochs, --data, --precision and devices can be given with it",
             ));
         }
         let checkpoint = Checkpoint::load(&folder.join(FILE_NAME))?;
@@ -134,6 +148,9 @@ impl Train {
         }
         if let Some(epochs) = self.epochs {
             (config.train.epochs, config.train.steps) = (epochs, 0);
+        }
+        if let Some(precision) = self.precision.precision {
+            config.train.precision = precision;
         }
         let name = self.data.clone().or_else(|| checkpoint.state.data.clone());
         let data = dataset(name.as_deref(), &config)?;
@@ -202,6 +219,8 @@ fn what(session: &Prepared) -> String {
 pub struct TrainJob {
     pub prepared: Prepared,
     pub signals: Signals,
+    /// Whether steps may be launched as graphs.
+    pub graphs: bool,
 }
 
 impl Job for TrainJob {
@@ -219,6 +238,7 @@ impl Job for TrainJob {
             config.train.seed,
             keep_gradients,
         )?;
+        engine.set_graphs(self.graphs)?;
         Trainer::new(&mut engine, session, self.signals)?.run()
     }
 }

@@ -3,6 +3,7 @@
 use super::device_choice::{DeviceFlags, Job};
 use crate::device::Device;
 use crate::error::{Result, device as device_error};
+use crate::precision::Precision;
 use crate::report::format::duration;
 use crate::report::messages::result;
 use crate::verify::{Check, Options, Report};
@@ -18,6 +19,7 @@ use std::time::Duration;
   alexnet-mp verify                 the devices that training would use
   alexnet-mp verify --gpus 0,1      two GPUs and the copies between them
   alexnet-mp verify --gpus 0,0      the peer-copy path on one GPU
+  alexnet-mp verify --gpus 0 --precision bf16
   alexnet-mp verify --cpu --json")]
 pub struct Verify {
     /// Small shapes only, no timing to speak of
@@ -26,6 +28,9 @@ pub struct Verify {
     /// Print everything as JSON at the end
     #[arg(long)]
     json: bool,
+    /// What maps and the operands of products are held in; on the CPU f32 only
+    #[arg(long, value_enum, value_name = "TYPE", default_value = "f32")]
+    precision: Precision,
     #[command(flatten)]
     devices: DeviceFlags,
 }
@@ -33,7 +38,10 @@ pub struct Verify {
 impl Verify {
     pub fn run(self) -> Result<()> {
         let job = VerifyJob {
-            options: Options { quick: self.quick },
+            options: Options {
+                quick: self.quick,
+                precision: self.precision,
+            },
             json: self.json,
         };
         let report = self.devices.run(2, job)?;

@@ -3,19 +3,23 @@
 //! `cpu` and `cuda` implement [`Device`], one file per operation, under the stem the operation's
 //! kernel file has. A device knows operations ([`crate::network::op`]) and buffers, not layers.
 //!
-//! Conventions: buffers hold f32 in the layout of [`op`](crate::network::op) (images outermost,
-//! maps innermost) and are at least as large as an operation needs. `images` is the number of
+//! Conventions: buffers are in the layout of [`op`](crate::network::op) (images outermost, maps
+//! innermost) and at least as large as an operation needs. They hold f32, but for maps and their
+//! gradients, which a device may hold in 16 bits ([`Precision`]); [`Device::allocate_maps`] makes
+//! those. `images` is the number of
 //! images in use, at most the batch the device was opened for. Operations are ordered as issued;
 //! they may run later, so an error can surface at a later call.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod loss_scale;
 pub mod rendezvous;
 
 use crate::batch::{Batch, HostAllocator};
-use crate::error::Result;
+use crate::error::{Error, Result, device, usage};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
+use crate::precision::Precision;
 use crate::random::Key;
 
 /// Where a fully connected layer's weight gradient goes.
@@ -40,8 +44,58 @@ pub enum Mask<'a, B> {
         step: u64,
         first_image: usize,
     },
+    /// As `Counter`, `step` read from two words of device memory, the lower first, when the
+    /// operation runs.
+    Later {
+        key: Key,
+        lane: u32,
+        step: &'a B,
+        first_image: usize,
+    },
     /// Given, one per image and unit of this column, 0 dropped, 1 kept.
     Given(&'a B),
+}
+
+impl<B: std::ops::Deref<Target = [f32]>> Mask<'_, B> {
+    /// This mask, a step that is to be read later read now, where memory is the host's.
+    pub fn now(&self) -> Mask<'_, B> {
+        match *self {
+            Mask::Counter {
+                key,
+                lane,
+                step,
+                first_image,
+            } => Mask::Counter {
+                key,
+                lane,
+                step,
+                first_image,
+            },
+            Mask::Later {
+                key,
+                lane,
+                step,
+                first_image,
+            } => Mask::Counter {
+                key,
+                lane,
+                step: u64::from(step[0].to_bits()) | u64::from(step[1].to_bits()) << 32,
+                first_image,
+            },
+            Mask::Given(mask) => Mask::Given(mask),
+        }
+    }
+}
+
+/// Where the constants of an update come from.
+pub enum Rule<'a, B> {
+    Now(&'a Sgd),
+    /// Read from a table in device memory when the update runs: rate, momentum, decay of number
+    /// `place`.
+    Later {
+        table: &'a B,
+        place: usize,
+    },
 }
 
 /// Sums over the images of one or more batches, as the loss operation adds them up.
@@ -61,8 +115,23 @@ pub struct Peak {
     pub flops: f64,
     /// Bytes a second from and to its memory.
     pub bandwidth: f64,
+    /// The same of products in 16 bits and in TF32 on tensor cores, 0 where there are none.
+    pub tensor_flops: [f64; 2],
     /// Measured just now; else computed from the clocks the device states.
     pub measured: bool,
+}
+
+impl Peak {
+    /// Operations a second of products in a precision.
+    pub fn flops_in(&self, precision: Precision) -> f64 {
+        let [short, tf32] = self.tensor_flops;
+        let tensor = match precision {
+            Precision::F32 => 0.0,
+            Precision::Tf32 => tf32,
+            Precision::Bf16 | Precision::F16 => short,
+        };
+        if tensor > 0.0 { tensor } else { self.flops }
+    }
 }
 
 /// How messages travel between two devices.
@@ -80,7 +149,7 @@ pub struct Link {
 
 /// Memory and operations of one device. Sizes are in elements, not bytes.
 pub trait Device: Send + Sized {
-    /// Device memory of f32 elements.
+    /// Device memory of numbers.
     type Buffer: Send;
     /// Device memory for a batch's 8-bit crops, draws and labels.
     type Input: Send;
@@ -88,6 +157,8 @@ pub trait Device: Send + Sized {
     type Mailbox: Send + Sync;
     /// Sums of loss and errors on the device.
     type Tally: Send;
+    /// Operations captured to be launched as a whole.
+    type Graph: Send;
 
     /// "CPU, 1 thread", "GPU 0, NVIDIA H200": as messages name it.
     fn name(&self) -> String;
@@ -100,8 +171,35 @@ pub trait Device: Send + Sized {
         Ok(None)
     }
 
+    /// What the device would compute in if it were asked to in `wanted`: that, or f32 with a
+    /// warning where it lacks the units.
+    ///
+    /// # Errors
+    /// `Usage` where a device of this kind never does.
+    fn precision_for(&self, wanted: Precision) -> Result<Precision> {
+        match wanted {
+            Precision::F32 => Ok(wanted),
+            _ => Err(usage(format!(
+                "--precision {wanted} (train.precision): {} computes in f32 only; take GPUs, or f32",
+                self.name()
+            ))),
+        }
+    }
+    /// Makes the device compute in a precision that it has; for buffers allocated from here on.
+    fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        self.precision_for(precision).map(drop)
+    }
+
     /// Zero-filled memory.
     fn allocate(&mut self, elements: usize) -> Result<Self::Buffer>;
+    /// The same for maps and their gradients, in the type that the device's precision holds them in.
+    fn allocate_maps(&mut self, elements: usize) -> Result<Self::Buffer> {
+        self.allocate(elements)
+    }
+    /// The same for weights: f32, and a copy as operands of products where those are of another type.
+    fn allocate_weights(&mut self, elements: usize) -> Result<Self::Buffer> {
+        self.allocate(elements)
+    }
     /// Bytes allocated on this device by now, work space included.
     fn allocated_bytes(&self) -> usize;
     /// Memory for host-side batches that this device uploads fastest from.
@@ -133,6 +231,11 @@ pub trait Device: Send + Sized {
     ) -> Result<()> {
         debug_assert_eq!(rows * columns, target.len());
         self.download(source, target)
+    }
+    /// Writes words to the start of `to` without waiting, ordered with the operations.
+    fn write_words(&mut self, words: &[u32], to: &mut Self::Buffer) -> Result<()> {
+        let values: Vec<f32> = words.iter().map(|&word| f32::from_bits(word)).collect();
+        self.upload(&values, to)
     }
     /// Waits until everything issued is done.
     fn synchronize(&mut self) -> Result<()>;
@@ -375,6 +478,30 @@ pub trait Device: Send + Sized {
         scale: f32,
         dlogits: &mut Self::Buffer,
     ) -> Result<()>;
+    /// As [`softmax_backward`](Device::softmax_backward), also multiplied by the scale in a
+    /// [`loss_scale`] state.
+    #[allow(clippy::too_many_arguments)] // as softmax_backward, and the state
+    fn softmax_backward_scaled(
+        &mut self,
+        classes: usize,
+        images: usize,
+        probabilities: &Self::Buffer,
+        input: &Self::Input,
+        scale: f32,
+        loss_scale: &Self::Buffer,
+        dlogits: &mut Self::Buffer,
+    ) -> Result<()> {
+        let _ = (
+            classes,
+            images,
+            probabilities,
+            input,
+            scale,
+            loss_scale,
+            dlogits,
+        );
+        Err(unscaled(self))
+    }
     fn allocate_tally(&mut self) -> Result<Self::Tally>;
     /// Reads the sums, waits for everything issued before, and sets them to zero.
     fn take_tally(&mut self, tally: &mut Self::Tally) -> Result<Score>;
@@ -391,6 +518,43 @@ pub trait Device: Send + Sized {
         gradient: &Self::Buffer,
     ) -> Result<()>;
 
+    /// As [`sgd`](Device::sgd), with the constants of `rule`, and a gradient that is scaled as the
+    /// [`loss_scale`] state says; nothing changes where that says overflow.
+    fn update(
+        &mut self,
+        rule: &Rule<'_, Self::Buffer>,
+        elements: usize,
+        weights: &mut Self::Buffer,
+        momentum: &mut Self::Buffer,
+        gradient: &Self::Buffer,
+        loss_scale: Option<&Self::Buffer>,
+    ) -> Result<()> {
+        match (rule, loss_scale) {
+            (Rule::Now(op), None) => self.sgd(op, elements, weights, momentum, gradient),
+            _ => Err(unscaled(self)),
+        }
+    }
+    /// Notes in the state whether a gradient is not finite.
+    fn loss_scale_check(
+        &mut self,
+        elements: usize,
+        gradient: &Self::Buffer,
+        state: &mut Self::Buffer,
+    ) -> Result<()> {
+        let _ = (elements, gradient, state);
+        Err(unscaled(self))
+    }
+    /// Notes in the state whether another device's notes an overflow.
+    fn loss_scale_merge(&mut self, other: &Self::Buffer, state: &mut Self::Buffer) -> Result<()> {
+        let _ = (other, state);
+        Err(unscaled(self))
+    }
+    /// Ends an update: the next step's scale.
+    fn loss_scale_update(&mut self, state: &mut Self::Buffer) -> Result<()> {
+        let _ = state;
+        Err(unscaled(self))
+    }
+
     // Exchange.
 
     /// How messages travel between two devices, where there is a choice.
@@ -398,12 +562,63 @@ pub trait Device: Send + Sized {
         let _ = (first, second);
         Ok(None)
     }
-    /// A channel from `sender` to `receiver` for messages of `elements`.
+    /// A channel from `sender` to `receiver` for messages of `elements` of maps.
     fn mailbox(sender: &mut Self, receiver: &mut Self, elements: usize) -> Result<Self::Mailbox>;
+    /// The same for messages that are f32 in every precision.
+    fn mailbox_f32(
+        sender: &mut Self,
+        receiver: &mut Self,
+        elements: usize,
+    ) -> Result<Self::Mailbox> {
+        Self::mailbox(sender, receiver, elements)
+    }
     /// Sends the start of `from`. Waits while the receiver has not yet taken the last message.
     fn send(&mut self, from: &Self::Buffer, elements: usize, to: &Self::Mailbox) -> Result<()>;
     /// Takes the next message into `inbox` (of the mailbox's size), waiting for it to be sent.
     fn receive(&mut self, from: &Self::Mailbox, inbox: &mut Self::Buffer) -> Result<()>;
+    // Graphs. Without them, `captures` says so and the others are not called.
+
+    /// Whether operations can be captured as a graph.
+    fn captures(&self) -> bool {
+        false
+    }
+    /// Grows whenever memory moves that captured operations may use beside their operands.
+    fn generation(&self) -> u64 {
+        0
+    }
+    /// From here on, operations of these devices are captured and not run. One thread issues them
+    /// all, a message's `send` before its `receive`; no operation waits for the host.
+    fn begin_capture(devices: &mut [&mut Self]) -> Result<()> {
+        devices.iter().try_for_each(|d| Err(no_graphs(*d)))
+    }
+    /// Ends the capture.
+    fn end_capture(devices: &mut [&mut Self]) -> Result<Self::Graph> {
+        Err(no_graphs(devices[0]))
+    }
+    /// Launches a graph of one or two devices, each with the input it uses.
+    fn launch_graph(
+        graph: &Self::Graph,
+        first: (&mut Self, &Self::Input),
+        second: Option<(&mut Self, &Self::Input)>,
+    ) -> Result<()> {
+        let _ = (graph, second);
+        Err(no_graphs(first.0))
+    }
+    /// What sending and receiving a message does to buffers on the host's side: `inbox` and the
+    /// mailbox's memory change places. Once for each message of a graph that is launched again.
+    fn swap_message(mailbox: &Self::Mailbox, inbox: &mut Self::Buffer) -> Result<()> {
+        let _ = (mailbox, inbox);
+        Ok(())
+    }
     /// Makes the waits at this mailbox, now and later, return an error: its other end failed.
     fn abandon(mailbox: &Self::Mailbox);
+}
+
+/// The error of a device that scales no loss and reads no constants from its memory.
+fn unscaled<D: Device>(d: &D) -> Error {
+    device(format!("{}: knows no loss scale", d.name()))
+}
+
+fn no_graphs<D: Device>(d: &D) -> Error {
+    device(format!("{}: captures no graphs", d.name()))
 }

@@ -3,7 +3,7 @@
 use super::forward::mask;
 use super::links::{Links, Pass};
 use super::rank::{Column, Parts, Rank, Share};
-use super::{Dropping, Rates, StepContext};
+use super::{Dropping, StepContext};
 use crate::device::{Device, Sink};
 use crate::error::Result;
 use crate::network::op::{Dropout, Sgd};
@@ -20,20 +20,39 @@ impl<D: Device> Rank<D> {
     ) -> Result<()> {
         self.loss_gradient(plan, images, context.whole_batch)?;
         for stage in plan.stages.iter().rev() {
-            match stage {
-                Stage::Exchange { slot, readers } => {
-                    self.exchange_backward(plan, links, images, *slot, *readers)?
-                }
-                Stage::Compute { steps, .. } => {
-                    for local in 0..self.columns.len() {
-                        if let Some(step) = steps.get(self.columns[local].index) {
-                            self.step_backward(plan, links, local, images, step, context)?;
-                        }
+            self.stage_backward(plan, links, images, stage, context)?;
+        }
+        match context.update {
+            Some(rates) => {
+                self.check_gradients(links)?;
+                self.update(links, rates)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// One stage; what other ranks read it has sent when it returns.
+    pub(super) fn stage_backward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        images: usize,
+        stage: &Stage,
+        context: &StepContext<'_>,
+    ) -> Result<()> {
+        match stage {
+            Stage::Exchange { slot, readers } => {
+                self.exchange_backward(plan, links, images, *slot, *readers)
+            }
+            Stage::Compute { steps, .. } => {
+                for local in 0..self.columns.len() {
+                    if let Some(step) = steps.get(self.columns[local].index) {
+                        self.step_backward(plan, links, local, images, step, context)?;
                     }
                 }
+                Ok(())
             }
         }
-        context.update.map_or(Ok(()), |rates| self.update(rates))
     }
 
     /// Adds what the readers computed of this rank's maps' gradients. Those on another device
@@ -127,8 +146,8 @@ impl<D: Device> Rank<D> {
         context: &StepContext<'_>,
         dy: &mut D::Buffer,
     ) -> Result<()> {
-        let key = self.dropout_key;
-        self.write_slot(local, y, |device, columns, y| {
+        let (key, later) = (self.dropout_key, self.later.take());
+        let result = self.write_slot(local, y, |device, columns, y| {
             if context.dropping == Dropping::Off {
                 // Undoes the test-time factor for the activation's derivative, as dropout does.
                 device.scale(op.units * images, 1.0 / op.test_scale(), y)?;
@@ -140,9 +159,12 @@ impl<D: Device> Rank<D> {
                 lane,
                 context.first_image,
                 &columns[local].masks,
+                later.as_ref(),
             );
             device.dropout_backward(op, images, &mask, y, dy)
-        })
+        });
+        self.later = later;
+        result
     }
 
     /// Convolution and fully connected layers: the activation, the gradient of the other
@@ -259,7 +281,7 @@ impl<D: Device> Rank<D> {
             if let Some(mailbox) = links.get(Pass::Backward, x, column.index, owner) {
                 let outbox = column.outboxes[x].as_ref().expect("a reader has an outbox");
                 self.device.send(outbox, elements, mailbox)?;
-                self.sent += 4 * elements as u64;
+                self.sent += (plan.precision.map_bytes() * elements) as u64;
             }
         }
         Ok(())
@@ -313,38 +335,6 @@ impl<D: Device> Rank<D> {
         } else {
             Ok(())
         }
-    }
-
-    /// Updates every parameter from its gradient; weights updated with their gradient are done.
-    fn update(&mut self, rates: &[Rates]) -> Result<()> {
-        for column in &mut self.columns {
-            for (share, (weight_rate, bias_rate)) in column.shares.iter_mut().zip(rates) {
-                let Some(share) = share else { continue };
-                let gradients = share.gradients.iter().flatten();
-                for ((weights, momentum), gradient) in share
-                    .weights
-                    .iter_mut()
-                    .zip(&mut share.momentum)
-                    .zip(gradients)
-                {
-                    self.device.sgd(
-                        weight_rate,
-                        share.weight_elements,
-                        weights,
-                        momentum,
-                        gradient,
-                    )?;
-                }
-                self.device.sgd(
-                    bias_rate,
-                    share.bias_elements,
-                    &mut share.bias,
-                    &mut share.bias_momentum,
-                    &share.bias_gradient,
-                )?;
-            }
-        }
-        Ok(())
     }
 }
 

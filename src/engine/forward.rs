@@ -19,31 +19,46 @@ impl<D: Device> Rank<D> {
         first_image: usize,
     ) -> Result<()> {
         for stage in &plan.stages {
-            match stage {
-                Stage::Exchange { slot, readers } => {
-                    self.exchange_forward(plan, links, images, *slot, *readers)?
-                }
-                Stage::Compute { steps, .. } => {
-                    for local in 0..self.columns.len() {
-                        if let Some(step) = steps.get(self.columns[local].index) {
-                            self.step_forward(plan, local, images, step, dropping, first_image)?;
-                        }
-                    }
-                }
-            }
+            self.send_forward(plan, links, images, stage)?;
+            self.stage_forward(plan, links, images, stage, dropping, first_image)?;
         }
         Ok(())
     }
 
-    /// Sends this rank's maps of `slot` to readers elsewhere, and takes theirs.
-    fn exchange_forward(
+    /// One stage, after every rank's [`send_forward`](Rank::send_forward).
+    pub(super) fn stage_forward(
         &mut self,
         plan: &Plan,
         links: &Links<D>,
         images: usize,
-        slot: SlotId,
-        readers: usize,
+        stage: &Stage,
+        dropping: Dropping,
+        first_image: usize,
     ) -> Result<()> {
+        match stage {
+            Stage::Exchange { slot, readers } => self.receive_forward(plan, links, *slot, *readers),
+            Stage::Compute { steps, .. } => {
+                for local in 0..self.columns.len() {
+                    if let Some(step) = steps.get(self.columns[local].index) {
+                        self.step_forward(plan, local, images, step, dropping, first_image)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// In an exchange, sends this rank's maps to readers elsewhere.
+    pub(super) fn send_forward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        images: usize,
+        stage: &Stage,
+    ) -> Result<()> {
+        let Stage::Exchange { slot, readers } = *stage else {
+            return Ok(());
+        };
         let elements = plan.slots[slot].shape.len() * images;
         for column in &self.columns {
             for reader in (0..readers).filter(|&r| r != column.index) {
@@ -52,10 +67,21 @@ impl<D: Device> Rank<D> {
                         .as_ref()
                         .expect("a column holds its maps");
                     self.device.send(maps, elements, mailbox)?;
-                    self.sent += 4 * elements as u64;
+                    self.sent += (plan.precision.map_bytes() * elements) as u64;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Takes the maps of `slot` that other ranks sent.
+    fn receive_forward(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        slot: SlotId,
+        readers: usize,
+    ) -> Result<()> {
         for column in self.columns.iter_mut().filter(|c| c.index < readers) {
             for source in (0..plan.columns).filter(|&s| s != column.index) {
                 if let Some(mailbox) = links.get(Pass::Forward, slot, source, column.index) {
@@ -78,13 +104,14 @@ impl<D: Device> Rank<D> {
         dropping: Dropping,
         first_image: usize,
     ) -> Result<()> {
-        let key = self.dropout_key;
-        self.write_slot(local, step.output(), |device, columns, y| match step {
+        let (key, later) = (self.dropout_key, self.later.take());
+        let result = self.write_slot(local, step.output(), |device, columns, y| match step {
             Step::Dropout { op, .. } if dropping == Dropping::Off => {
                 device.scale(op.units * images, op.test_scale(), y)
             }
             Step::Dropout { op, lane, .. } => {
-                let mask = mask(key, dropping, *lane, first_image, &columns[local].masks);
+                let given = &columns[local].masks;
+                let mask = mask(key, dropping, *lane, first_image, given, later.as_ref());
                 device.dropout_forward(op, images, &mask, y)
             }
             Step::Activation {
@@ -97,7 +124,9 @@ impl<D: Device> Rank<D> {
             | Step::LocalNorm { x, .. }
             | Step::Pool { x, .. }
             | Step::LrnPool { x, .. } => compute(device, columns, plan, local, images, step, *x, y),
-        })
+        });
+        self.later = later;
+        result
     }
 }
 
@@ -146,21 +175,29 @@ fn compute<D: Device>(
     }
 }
 
-/// The mask of a dropout step in training.
-pub(super) fn mask<B>(
+/// The mask of a dropout step in training; `later` holds the step where it is to be read from the
+/// device's memory.
+pub(super) fn mask<'a, B>(
     key: Key,
     dropping: Dropping,
     lane: u32,
     first_image: usize,
-    given: &[B],
-) -> Mask<'_, B> {
-    match dropping {
-        Dropping::Counter { step } => Mask::Counter {
+    given: &'a [B],
+    later: Option<&'a B>,
+) -> Mask<'a, B> {
+    match (dropping, later) {
+        (Dropping::Counter { .. }, Some(step)) => Mask::Later {
             key,
             lane,
             step,
             first_image,
         },
-        Dropping::Given | Dropping::Off => Mask::Given(&given[lane as usize]),
+        (Dropping::Counter { step }, None) => Mask::Counter {
+            key,
+            lane,
+            step,
+            first_image,
+        },
+        (Dropping::Given | Dropping::Off, _) => Mask::Given(&given[lane as usize]),
     }
 }

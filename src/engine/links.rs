@@ -2,6 +2,7 @@
 
 use super::rank::Rank;
 use crate::device::Device;
+use crate::device::loss_scale::STATE;
 use crate::error::Result;
 use crate::network::plan::{Plan, SlotId, Stage};
 
@@ -17,6 +18,8 @@ pub(super) enum Pass {
 pub(super) struct Links<D: Device> {
     columns: usize,
     boxes: Vec<Option<D::Mailbox>>,
+    /// For the loss scale's state, with the sending and the receiving column.
+    scales: Vec<(usize, usize, D::Mailbox)>,
 }
 
 impl<D: Device> Links<D> {
@@ -25,12 +28,23 @@ impl<D: Device> Links<D> {
         let mut links = Links {
             columns,
             boxes: vec![],
+            scales: vec![],
         };
         links
             .boxes
             .resize_with(2 * plan.slots.len() * columns * columns, || None);
         if ranks.len() < 2 {
             return Ok(links);
+        }
+        if plan.precision.scales_loss() {
+            for (from, to) in [(0, 1), (1, 0)] {
+                let [sender, receiver] = ranks
+                    .get_disjoint_mut([from, to])
+                    .expect("a rank per column");
+                let (sender, receiver) = (&mut sender.device, &mut receiver.device);
+                let mailbox = D::mailbox_f32(sender, receiver, STATE)?;
+                links.scales.push((from, to, mailbox));
+            }
         }
         for stage in &plan.stages {
             let Stage::Exchange { slot, readers } = *stage else {
@@ -73,8 +87,25 @@ impl<D: Device> Links<D> {
         self.boxes[self.place(pass, slot, from, to)].as_ref()
     }
 
+    /// The mailboxes by which a column's rank tells the loss scale's state.
+    pub(super) fn scales_from(&self, column: usize) -> impl Iterator<Item = &D::Mailbox> {
+        let from = move |s: &&(usize, usize, D::Mailbox)| s.0 == column;
+        self.scales.iter().filter(from).map(|s| &s.2)
+    }
+
+    /// Those by which it is told.
+    pub(super) fn scales_to(&self, column: usize) -> impl Iterator<Item = &D::Mailbox> {
+        let to = move |s: &&(usize, usize, D::Mailbox)| s.1 == column;
+        self.scales.iter().filter(to).map(|s| &s.2)
+    }
+
     /// Releases everyone who waits: a rank has failed.
     pub(super) fn abandon(&self) {
-        self.boxes.iter().flatten().for_each(D::abandon);
+        let scales = self.scales.iter().map(|s| &s.2);
+        self.boxes
+            .iter()
+            .flatten()
+            .chain(scales)
+            .for_each(D::abandon);
     }
 }

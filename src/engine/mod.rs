@@ -3,16 +3,20 @@
 
 mod backward;
 mod forward;
+mod graphs;
 mod links;
 mod rank;
 mod tensors;
+mod update;
 
 use crate::batch::Batch;
+use crate::device::loss_scale::LossScale;
 use crate::device::{Device, Score};
 use crate::error::{Error, Result, device, usage};
 use crate::network::op::Sgd;
 use crate::network::plan::{Plan, SlotId};
 use crate::random::{Key, Purpose};
+use graphs::Graphs;
 use links::Links;
 use rank::Rank;
 use std::sync::Mutex;
@@ -55,6 +59,9 @@ pub struct Engine<D: Device> {
     /// The batch whose upload may still be under way.
     in_flight: Option<Batch>,
     exchanged: AtomicU64,
+    graphs: Option<Graphs<D>>,
+    /// Whether messages forward, backward and of the update have swapped buffers an odd number of times.
+    swapped: [bool; 3],
 }
 
 impl<D: Device> Engine<D> {
@@ -78,6 +85,7 @@ impl<D: Device> Engine<D> {
                 plan.columns
             )));
         }
+        let (plan, devices) = agree(plan, devices)?;
         let key = Key::new(seed, Purpose::Dropout);
         let mut ranks = Vec::with_capacity(count);
         for (index, device) in devices.into_iter().enumerate() {
@@ -96,18 +104,35 @@ impl<D: Device> Engine<D> {
             )?);
         }
         let links = Links::new(&plan, &mut ranks)?;
-        Ok(Engine {
+        let mut engine = Engine {
             plan,
             ranks,
             links,
             images: 0,
             in_flight: None,
             exchanged: AtomicU64::new(0),
-        })
+            graphs: None,
+            swapped: [false; 3],
+        };
+        engine.set_graphs(true)?;
+        Ok(engine)
     }
 
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The scale of the loss, where the precision needs one.
+    pub fn loss_scale(&mut self) -> Result<Option<LossScale>> {
+        let state = self.ranks[0].loss_scale()?;
+        Ok(state.map(|(scale, _)| scale))
+    }
+
+    /// Sets it; nothing where the precision needs none.
+    pub fn set_loss_scale(&mut self, scale: LossScale) -> Result<()> {
+        self.ranks
+            .iter_mut()
+            .try_for_each(|rank| rank.set_loss_scale(scale))
     }
 
     /// Names of the devices, in the order of the columns.
@@ -176,6 +201,18 @@ impl<D: Device> Engine<D> {
     /// Forward, loss, backward and, where asked for, the update, on the loaded batch. The loss is
     /// the mean over `whole_batch` images; read it with [`Engine::take_score`].
     pub fn train_step(&mut self, context: &StepContext<'_>) -> Result<()> {
+        self.write_later(context)?;
+        if !self.graph_step(context)? {
+            self.step_by_threads(context)?;
+        }
+        let [forward, backward, update] = &mut self.swapped;
+        *forward = !*forward;
+        *backward = !*backward;
+        *update ^= context.update.is_some();
+        Ok(())
+    }
+
+    fn step_by_threads(&mut self, context: &StepContext<'_>) -> Result<()> {
         let images = self.images;
         let exchanged = &AtomicU64::new(0);
         self.each_rank(|rank, plan, links| {
@@ -198,6 +235,7 @@ impl<D: Device> Engine<D> {
             rank.sent = 0;
             rank.loss(plan, images)
         })?;
+        self.swapped[0] = !self.swapped[0];
         Ok(())
     }
 
@@ -264,4 +302,15 @@ impl<D: Device> Engine<D> {
             .unwrap_or_else(|e| e.into_inner())
             .map_or(Ok(()), Err)
     }
+}
+
+/// Makes all devices compute in the plan's precision, or, where one cannot, in f32.
+fn agree<D: Device>(plan: Plan, mut devices: Vec<D>) -> Result<(Plan, Vec<D>)> {
+    let mut precision = plan.precision;
+    for device in &devices {
+        precision = device.precision_for(precision)?;
+    }
+    let set = |device: &mut D| device.set_precision(precision);
+    devices.iter_mut().try_for_each(set)?;
+    Ok((plan.in_precision(precision)?, devices))
 }

@@ -1,5 +1,6 @@
 //! One device and the columns on it: their memory and their input.
 
+use super::update::Scaling;
 use crate::batch::Batch;
 use crate::device::{Device, Score};
 use crate::error::{Result, device};
@@ -46,6 +47,11 @@ pub(super) struct Rank<D: Device> {
     pub device: D,
     pub columns: Vec<Column<D::Buffer>>,
     pub dropout_key: Key,
+    /// The loss scale, where the precision needs one.
+    pub scaling: Option<Scaling<D::Buffer>>,
+    /// Values that change from step to step, where steps are captured as graphs: the device reads
+    /// them from its memory when it runs.
+    pub later: Option<D::Buffer>,
     /// Bytes sent to other devices, not yet counted by the engine.
     pub sent: u64,
     /// Two, so that a batch can arrive while the one before is used.
@@ -82,10 +88,17 @@ impl<D: Device> Rank<D> {
             None
         };
         let tally = device.allocate_tally()?;
+        let scaling = if plan.precision.scales_loss() {
+            Some(Scaling::new(&mut device)?)
+        } else {
+            None
+        };
         Ok(Rank {
             device,
             columns,
             dropout_key,
+            scaling,
+            later: None,
             sent: 0,
             inputs,
             current: 0,
@@ -94,6 +107,16 @@ impl<D: Device> Rank<D> {
             probabilities,
             tally,
         })
+    }
+
+    /// Which of the two inputs is in use.
+    pub(super) fn current_input(&self) -> usize {
+        self.current
+    }
+
+    /// The device and the input in use.
+    pub(super) fn with_input(&mut self) -> (&mut D, &D::Input) {
+        (&mut self.device, &self.inputs[self.current])
     }
 
     pub(super) fn set_mean(&mut self, mean: &[f32]) -> Result<()> {
@@ -173,15 +196,20 @@ impl<D: Device> Rank<D> {
         let target = column.gradients[plan.slots[plan.logits].gradient]
             .as_mut()
             .expect("not in use");
-        let scale = 1.0 / whole_batch as f32;
-        self.device.softmax_backward(
-            plan.classes,
-            images,
-            probabilities,
-            &self.inputs[self.current],
-            scale,
-            target,
-        )
+        let (scale, input) = (1.0 / whole_batch as f32, &self.inputs[self.current]);
+        let (device, classes) = (&mut self.device, plan.classes);
+        match &self.scaling {
+            None => device.softmax_backward(classes, images, probabilities, input, scale, target),
+            Some(Scaling { state, .. }) => device.softmax_backward_scaled(
+                classes,
+                images,
+                probabilities,
+                input,
+                scale,
+                state,
+                target,
+            ),
+        }
     }
 
     pub(super) fn take_score(&mut self) -> Result<Score> {
@@ -279,10 +307,12 @@ impl<B> Column<B> {
                 .iter()
                 .enumerate()
                 .map(|(id, slot)| {
-                    if held(id) {
-                        device.allocate(slot.shape.len() * plan.batch).map(Some)
-                    } else {
-                        Ok(None)
+                    let elements = slot.shape.len() * plan.batch;
+                    match held(id) {
+                        false => Ok(None),
+                        // The loss is told from f32.
+                        true if id == plan.logits => device.allocate(elements).map(Some),
+                        true => device.allocate_maps(elements).map(Some),
                     }
                 })
                 .collect()
@@ -301,7 +331,9 @@ impl<B> Column<B> {
         let outboxes = allocate_slots(&reads)?;
         let returns = allocate_slots(&|id| !alone && is_read(id))?;
         let [even, odd] = plan.gradient_buffers(index);
-        let gradients = [Some(device.allocate(even)?), Some(device.allocate(odd)?)];
+        let gradients = [even, odd].map(|elements| device.allocate_maps(elements));
+        let [even, odd] = gradients;
+        let gradients = [Some(even?), Some(odd?)];
         let shares = plan
             .params
             .iter()
@@ -346,12 +378,15 @@ impl<B> Share<B> {
         }
         let matrix = param.depth() * param.outputs();
         let fused = param.kernel == 0 && device.fuses_linear_update() && !keep_gradients;
+        let weights = (0..param.parts)
+            .map(|_| device.allocate_weights(matrix))
+            .collect::<Result<Vec<_>>>()?;
         let mut matrices = || {
             (0..param.parts)
                 .map(|_| device.allocate(matrix))
                 .collect::<Result<Vec<_>>>()
         };
-        let (weights, momentum) = (matrices()?, matrices()?);
+        let momentum = matrices()?;
         let gradients = if fused { None } else { Some(matrices()?) };
         let mut bias = || device.allocate(param.outputs());
         Ok(Some(Share {

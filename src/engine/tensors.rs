@@ -43,7 +43,13 @@ impl<D: Device> Engine<D> {
     /// Gradients of the last step without weight decay, named like the parameters. Only where the
     /// engine keeps gradients.
     pub fn gradients(&mut self) -> Result<Tensors> {
-        self.get(Kind::Gradients)
+        let mut gradients = self.get(Kind::Gradients)?;
+        if let Some((_, factor)) = self.ranks[0].loss_scale()? {
+            for tensor in &mut gradients.0 {
+                tensor.values.iter_mut().for_each(|v| *v /= factor);
+            }
+        }
+        Ok(gradients)
     }
 
     /// Sets the masks that [`super::Dropping::Given`] uses: per dropout layer

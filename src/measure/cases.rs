@@ -3,6 +3,7 @@
 use super::operands::{Operands, operands};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Shape};
 use crate::network::plan::{Plan, Stage, Step};
+use crate::precision::Precision;
 
 /// When in a training step an operation runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,8 +187,8 @@ impl Case {
     }
 
     /// Bytes that it reads and writes at least.
-    pub fn bytes(&self, images: usize) -> f64 {
-        self.operands(images).bytes() as f64
+    pub fn bytes(&self, images: usize, precision: Precision) -> f64 {
+        self.operands(images).bytes(precision) as f64
     }
 
     /// What it reads and writes.
@@ -326,6 +327,7 @@ mod tests {
     fn bytes_count_every_operand_once() {
         let case = Case::alone(Kind::Add(10));
         // Two read, one written.
-        assert_eq!(case.bytes(3), (3 * 30 * 4) as f64);
+        assert_eq!(case.bytes(3, Precision::F32), (3 * 30 * 4) as f64);
+        assert_eq!(case.bytes(3, Precision::Bf16), (3 * 30 * 2) as f64);
     }
 }

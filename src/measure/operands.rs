@@ -2,6 +2,7 @@
 
 use super::cases::Kind;
 use crate::network::op::{Conv, Linear, Pool, Shape};
+use crate::precision::Precision;
 use crate::random::{Key, Purpose};
 use rayon::prelude::*;
 
@@ -29,6 +30,30 @@ pub struct Operand {
     /// Rows and columns of a weight matrix.
     pub matrix: Option<[usize; 2]>,
     pub fill: Fill,
+    pub store: Store,
+}
+
+/// What memory an operand is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In the type that the precision has for maps.
+    Maps,
+    /// f32, with a copy for products where the precision has one.
+    Weights,
+    F32,
+}
+
+impl Store {
+    /// By the operand's name in the methods of the device.
+    fn of(name: &str) -> Self {
+        match name {
+            "weights" | "other weights" | "matrix" => Store::Weights,
+            "bias" | "gradient" | "momentum" | "mean" | "mask" | "probabilities" | "logits" => {
+                Store::F32
+            }
+            _ => Store::Maps,
+        }
+    }
 }
 
 /// The buffers of an operation, in the order of the method's arguments.
@@ -42,11 +67,24 @@ pub struct Operands {
 
 impl Operands {
     /// Bytes that go from and to memory where each operand is read and written once.
-    pub fn bytes(&self) -> usize {
-        let updated = |o: &Operand| 1 + usize::from(o.fill != Fill::Poison);
-        let writes = self.writes.iter().map(|o| o.elements * updated(o));
-        let reads = self.reads.iter().map(|o| o.elements);
-        4 * (reads.sum::<usize>() + writes.sum::<usize>()) + self.input_bytes
+    pub fn bytes(&self, precision: Precision) -> usize {
+        let map = precision.map_bytes();
+        // Weights that are read are operands of products; those that are written have a copy written too.
+        let copy = if map < 4 { map } else { 0 };
+        let read = |o: &Operand| match o.store {
+            Store::Maps | Store::Weights => map * o.elements,
+            Store::F32 => 4 * o.elements,
+        };
+        let written = |o: &Operand| {
+            let times = 1 + usize::from(o.fill != Fill::Poison);
+            match o.store {
+                Store::Maps => times * map * o.elements,
+                Store::Weights => (times * 4 + copy) * o.elements,
+                Store::F32 => times * 4 * o.elements,
+            }
+        };
+        let reads = self.reads.iter().map(read).sum::<usize>();
+        reads + self.writes.iter().map(written).sum::<usize>() + self.input_bytes
     }
 
     fn read(mut self, name: &'static str, elements: usize) -> Self {
@@ -95,6 +133,7 @@ fn plain(name: &'static str, elements: usize, fill: Fill) -> Operand {
         elements,
         matrix: None,
         fill,
+        store: Store::of(name),
     }
 }
 

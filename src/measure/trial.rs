@@ -2,11 +2,12 @@
 
 use super::cases::{Case, Kind};
 use super::median;
-use super::operands::{Fill, numbers};
+use super::operands::{Fill, Store, numbers};
 use crate::batch::{Batch, Draw};
 use crate::device::{Device, Mask, Sink};
 use crate::error::Result;
 use crate::network::op::Sgd;
+use crate::precision::Precision;
 use crate::random::{Key, Purpose};
 use std::time::{Duration, Instant};
 
@@ -37,12 +38,27 @@ pub struct Trial<'a, D: Device> {
 
 impl<'a, D: Device> Trial<'a, D> {
     /// Puts the operands on `device`.
-    pub fn new(device: &mut D, case: &'a Case, images: usize) -> Result<Self> {
+    ///
+    /// The device computes in `precision`; another one that computes in f32 gets the same numbers
+    /// by naming the same precision.
+    pub fn new(
+        device: &mut D,
+        case: &'a Case,
+        images: usize,
+        precision: Precision,
+    ) -> Result<Self> {
         let operands = case.operands(images);
         let mut upload = |all: &[super::operands::Operand], first: u32| {
             let one = |(i, operand): (usize, &super::operands::Operand)| {
-                let mut buffer = device.allocate(operand.elements)?;
-                let values = numbers(operand, first + i as u32);
+                let mut buffer = match operand.store {
+                    Store::Maps => device.allocate_maps(operand.elements)?,
+                    Store::Weights => device.allocate_weights(operand.elements)?,
+                    Store::F32 => device.allocate(operand.elements)?,
+                };
+                let mut values = numbers(operand, first + i as u32);
+                if operand.store != Store::F32 {
+                    values.iter_mut().for_each(|v| *v = precision.round(*v));
+                }
                 match operand.matrix {
                     Some([rows, columns]) => {
                         device.upload_matrix(rows, columns, &values, &mut buffer)?

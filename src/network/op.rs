@@ -223,7 +223,7 @@ impl Dropout {
 
 /// The constants of one parameter's update (paper §5), learning rate inside the momentum:
 /// `v ← momentum·v − decay·rate·w − rate·∂L/∂w; w ← w + v`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sgd {
     pub rate: f32,
     pub momentum: f32,

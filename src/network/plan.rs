@@ -8,6 +8,10 @@ use super::layer::{Init, Layer, Layers, LrnScope, Network, On, Reads, Then};
 use super::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Shape, Window};
 use super::params::Param;
 use crate::error::{Result, usage};
+use crate::precision::Precision;
+
+/// Bytes of the message by which a column tells the other whether its gradients are finite.
+const LOSS_SCALE_BYTES: usize = 16;
 
 /// Index into [`Plan::slots`].
 pub type SlotId = usize;
@@ -129,6 +133,8 @@ pub struct Plan {
     /// Side of the input crop, in pixels.
     pub image: usize,
     pub classes: usize,
+    /// What maps are held in.
+    pub precision: Precision,
     pub params: Vec<Param>,
     pub slots: Vec<Slot>,
     pub stages: Vec<Stage>,
@@ -178,8 +184,42 @@ impl Plan {
     /// Bytes that cross between the columns in the forward pass of `images`, and again backward.
     pub fn exchanged_bytes(&self, images: usize) -> usize {
         self.exchanges()
-            .map(|(slot, messages)| slot.shape.len() * messages * images * 4)
+            .map(|(slot, messages)| {
+                slot.shape.len() * messages * images * self.precision.map_bytes()
+            })
             .sum()
+    }
+
+    /// Bytes that cross between the columns at an update, beside maps: the loss scale's state.
+    pub fn exchanged_bytes_per_update(&self) -> usize {
+        if self.precision.scales_loss() {
+            self.columns * (self.columns - 1) * LOSS_SCALE_BYTES
+        } else {
+            0
+        }
+    }
+
+    /// This plan in another precision.
+    ///
+    /// # Errors
+    /// `Usage` where something follows the last layer's weighted sum: the loss is f32, and nothing
+    /// but a plain fully connected layer makes f32 from 16 bits.
+    pub fn in_precision(self, precision: Precision) -> Result<Plan> {
+        let last = self.stages.iter().rev().find_map(|stage| match stage {
+            Stage::Compute { layer, steps } => Some((layer, steps)),
+            Stage::Exchange { .. } => None,
+        });
+        if precision.map_bytes() < 4
+            && let Some((layer, steps)) = last
+            && !steps
+                .iter()
+                .all(|s| matches!(s, Step::Linear { op, .. } if op.activation.is_none()))
+        {
+            return Err(usage(format!(
+                "train.precision = {precision}: the last layer, {layer}, must be fully connected, with nothing after it"
+            )));
+        }
+        Ok(Plan { precision, ..self })
     }
 
     /// Multiply-adds of one image, forward, all columns.
@@ -241,6 +281,7 @@ impl<'a> Builder<'a> {
             batch: self.batch,
             image: self.network.image,
             classes: self.network.classes,
+            precision: Precision::F32,
             params: self.params,
             slots: self.slots,
             stages: self.stages,

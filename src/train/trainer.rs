@@ -87,6 +87,9 @@ impl<'a, D: Device> Trainer<'a, D> {
         engine.set_momentum(&momentum)?;
         engine.set_mean(&session.statistics.mean)?;
         let state = resume.map(|c| c.state);
+        if let Some(scale) = state.as_ref().and_then(|s| s.loss_scale) {
+            engine.set_loss_scale(scale)?;
+        }
         let step = state.as_ref().map_or(0, |s| s.step);
         let folder = RunFolder::open(&session.folder, config, state.as_ref().map(|s| s.step))?;
         let steps = total_steps(config, session.data.train.len());
@@ -455,6 +458,7 @@ impl<'a, D: Device> Trainer<'a, D> {
                 data: self.session.data_name.clone(),
                 classes: self.session.data.train.classes().to_vec(),
                 pending: self.pending,
+                loss_scale: self.engine.loss_scale()?,
             },
         };
         self.folder.save(&checkpoint)?;

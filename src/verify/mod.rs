@@ -13,6 +13,7 @@ pub use report::{Check, Report};
 
 use crate::device::Device;
 use crate::error::Result;
+use crate::precision::Precision;
 use report::Recorder;
 use std::time::Instant;
 
@@ -21,6 +22,20 @@ use std::time::Instant;
 pub struct Options {
     /// A small network's shapes instead of the paper's: for slow devices and for tests.
     pub quick: bool,
+    /// What the devices compute in.
+    pub precision: Precision,
+}
+
+/// Verifies every operation of one device; see [`verify`].
+///
+/// # Errors
+/// `Device`, naming the operation.
+pub fn operations<D: Device>(
+    device: &mut D,
+    options: &Options,
+    each: &mut dyn FnMut(&Check),
+) -> Result<()> {
+    operations::verify(device, options, &mut Recorder::new(each))
 }
 
 /// Verifies the devices of a network of two columns: one for both, or one for each. `each` is

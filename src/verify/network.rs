@@ -3,13 +3,14 @@
 use super::Options;
 use super::plain::Plain;
 use super::report::{Check, Recorder, relative_error, worst};
-use crate::config::Config;
+use crate::config::{Config, Train};
 use crate::device::Device;
 use crate::device::cpu::CpuDevice;
 use crate::engine::{Dropping, Engine, StepContext};
 use crate::error::{Result, device as device_error};
 use crate::network::params::Tensors;
 use crate::optimizer::{Plateau, rates};
+use crate::precision::Precision;
 use crate::random::{Key, Purpose};
 
 /// Updates that are compared.
@@ -24,6 +25,22 @@ struct Tolerances {
     logits: f64,
     parameters: f64,
     gradients: f64,
+}
+
+impl Tolerances {
+    /// In fewer bits every layer rounds its maps, and near values change places in more windows.
+    fn of(small: bool, precision: Precision) -> Self {
+        let base = if small { SMALL } else { FULL };
+        let rounding = match precision {
+            Precision::F32 => return base,
+            _ => precision.rounding(),
+        };
+        Tolerances {
+            logits: base.logits + 16.0 * rounding,
+            parameters: base.parameters + rounding,
+            gradients: base.gradients + 64.0 * rounding,
+        }
+    }
 }
 
 const SMALL: Tolerances = Tolerances {
@@ -61,13 +78,13 @@ pub(super) fn verify<D: Device>(
     recorder: &mut Recorder<'_>,
 ) -> Result<Vec<D>> {
     let small = vec![Plain::default()];
-    let devices = compare(devices, small, true, &SMALL, recorder)?;
+    let devices = compare(devices, small, true, options, recorder)?;
     if options.quick {
         return Ok(devices);
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let whole = vec![CpuDevice::open(cores)?];
-    compare(devices, whole, false, &FULL, recorder)
+    compare(devices, whole, false, options, recorder)
 }
 
 /// What a network computed.
@@ -83,9 +100,10 @@ fn compare<D: Device, R: Device>(
     devices: Vec<D>,
     reference: Vec<R>,
     small: bool,
-    tolerances: &Tolerances,
+    options: &Options,
     recorder: &mut Recorder<'_>,
 ) -> Result<Vec<D>> {
+    let tolerances = &Tolerances::of(small, options.precision);
     let mut overrides = size(small);
     let batch = if small { 3 } else { 2 };
     overrides.extend([
@@ -93,12 +111,19 @@ fn compare<D: Device, R: Device>(
         "train.learning_rate=1e-3".into(),
     ]);
     let config = Config::load("paper", &overrides)?;
+    let own = Config {
+        train: Train {
+            precision: options.precision,
+            ..config.train.clone()
+        },
+        ..config.clone()
+    };
     let named = |error| device_error(format!("verify: network, {batch} images: {error}"));
     let (expected, mut reference) = run(&config, reference).map_err(named)?;
     let against = reference.pop().map_or(String::new(), |r| r.name());
     drop(reference);
     let count = devices.len();
-    let (found, devices) = run(&config, devices).map_err(named)?;
+    let (found, devices) = run(&own, devices).map_err(named)?;
     let names: Vec<String> = devices.iter().map(Device::name).collect();
     let check = |name: &str| Check {
         section: "network",
@@ -140,9 +165,9 @@ fn compare<D: Device, R: Device>(
     ] {
         recorder.add(tensors(check(name), found, expected, tolerance));
     }
-    let plan = config.plan()?;
+    let plan = own.plan()?;
     let planned = if count > 1 {
-        2 * STEPS * plan.exchanged_bytes(batch) as u64
+        STEPS * (2 * plan.exchanged_bytes(batch) + plan.exchanged_bytes_per_update()) as u64
     } else {
         0
     };

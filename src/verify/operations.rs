@@ -8,6 +8,7 @@ use crate::device::{Device, Peak};
 use crate::error::{Result, device as device_error};
 use crate::measure::{Case, Kind, Output, Pass, Trial, cases};
 use crate::network::op::{Activation, Conv, Dropout, LocalNorm, Lrn, Pool, Shape, Window};
+use crate::precision::Precision;
 use std::time::Duration;
 
 /// Relative L2 errors allowed against float64: of results, and of gradients and updates.
@@ -24,12 +25,18 @@ pub(super) fn verify<D: Device>(
     recorder: &mut Recorder<'_>,
 ) -> Result<()> {
     let peak = device.peak()?;
+    let precision = device.precision_for(options.precision)?;
+    device.set_precision(precision)?;
+    let options = &Options {
+        precision,
+        ..*options
+    };
     for case in all_cases(options, device.fuses_linear_update())? {
         let named = |error| {
             let (name, shape) = (name(&case), case.shape());
             device_error(format!("verify: {name}, {shape}: {error}"))
         };
-        let mut check = compare(device, &case).map_err(named)?;
+        let mut check = compare(device, &case, precision).map_err(named)?;
         time(device, &case, options, peak, &mut check).map_err(named)?;
         recorder.add(check);
     }
@@ -43,14 +50,14 @@ fn name(case: &Case) -> String {
         .to_string()
 }
 
-fn compare<D: Device>(device: &mut D, case: &Case) -> Result<Check> {
-    let found = outputs(device, case)?;
-    let expected = outputs(&mut Plain::default(), case)?;
+fn compare<D: Device>(device: &mut D, case: &Case, precision: Precision) -> Result<Check> {
+    let found = outputs(device, case, precision)?;
+    let expected = outputs(&mut Plain::default(), case, precision)?;
     let tolerance = if case.pass == Pass::Forward {
         FORWARD
     } else {
         BACKWARD
-    };
+    } + allowed(precision);
     let mut check = Check {
         section: "operation",
         name: name(case),
@@ -72,8 +79,19 @@ fn compare<D: Device>(device: &mut D, case: &Case) -> Result<Check> {
     Ok(check)
 }
 
-fn outputs<D: Device>(device: &mut D, case: &Case) -> Result<Vec<Output>> {
-    let mut trial = Trial::new(device, case, COMPARED)?;
+/// What rounding adds to the relative error of an operation: operands are alike on both sides in 16
+/// bits, results and what lies between them are rounded, three times at most (the gradient of pooling
+/// and then of normalisation); TF32 rounds the two operands of a product.
+fn allowed(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 0.0,
+        Precision::Tf32 => 2.0 * precision.rounding(),
+        Precision::Bf16 | Precision::F16 => 3.0 * precision.rounding(),
+    }
+}
+
+fn outputs<D: Device>(device: &mut D, case: &Case, precision: Precision) -> Result<Vec<Output>> {
+    let mut trial = Trial::new(device, case, COMPARED, precision)?;
     trial.run(device)?;
     trial.outputs(device)
 }
@@ -90,13 +108,17 @@ fn time<D: Device>(
     } else {
         (TIMED, Duration::from_millis(100))
     };
-    let mut trial = Trial::new(device, case, images)?;
+    let mut trial = Trial::new(device, case, images, options.precision)?;
     let seconds = trial.time(device, budget, 1)?;
     check.milliseconds = Some(seconds * 1e3);
-    let (flops, bytes) = (case.flops(images) / seconds, case.bytes(images) / seconds);
+    let (flops, bytes) = (
+        case.flops(images) / seconds,
+        case.bytes(images, options.precision) / seconds,
+    );
     if flops > 0.0 {
         check.gflops = Some(flops / 1e9);
-        check.share_of_peak = peak.map(|peak| flops / peak.flops);
+        let precision = options.precision;
+        check.share_of_peak = peak.map(|peak| flops / peak.flops_in(precision));
     } else {
         check.gigabytes_per_second = Some(bytes / 1e9);
         check.share_of_peak = peak.map(|peak| bytes / peak.bandwidth);

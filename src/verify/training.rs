@@ -10,6 +10,7 @@ use crate::engine::{Dropping, Engine, StepContext};
 use crate::error::{Result, device as device_error};
 use crate::network::params::Tensors;
 use crate::optimizer::{Plateau, rates};
+use crate::precision::Precision;
 use crate::random::Purpose;
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ pub(super) fn verify<D: Device>(
     let (images, steps) = if options.quick { (16, 15) } else { (64, 40) };
     let start = Instant::now();
     let names: Vec<String> = devices.iter().map(Device::name).collect();
-    let losses = train(devices, images, steps)
+    let losses = train(devices, images, steps, options.precision)
         .map_err(|error| device_error(format!("verify: training: {error}")))?;
     let (first, last) = (losses[0], losses[losses.len() - 1]);
     let seconds = start.elapsed().as_secs_f64();
@@ -45,8 +46,17 @@ pub(super) fn verify<D: Device>(
     Ok(())
 }
 
-fn train<D: Device>(devices: Vec<D>, images: usize, steps: u32) -> Result<Vec<f64>> {
-    let config = Config::load("quickstart", &[format!("train.batch={images}")])?;
+fn train<D: Device>(
+    devices: Vec<D>,
+    images: usize,
+    steps: u32,
+    precision: Precision,
+) -> Result<Vec<f64>> {
+    let overrides = [
+        format!("train.batch={images}"),
+        format!("train.precision={precision}"),
+    ];
+    let config = Config::load("quickstart", &overrides)?;
     let plan = config.plan()?;
     let params = plan.params.clone();
     let side = config.data.side;

@@ -6,7 +6,7 @@ use alexnet_mp::device::cuda::CudaDevice;
 use vcuda::{Driver, Fibres, Options, Session, Streams};
 
 /// A driver with enough GPUs, or none, said aloud.
-fn session(options: &Options, gpus: &[usize]) -> Option<Session> {
+pub fn session(options: &Options, gpus: &[usize]) -> Option<Session> {
     let session = vcuda::session(options);
     let enough = match session.driver() {
         Driver::Virtual => true,

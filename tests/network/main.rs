@@ -9,9 +9,13 @@ mod columns_equal_the_one_piece;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod golden_plans;
+#[cfg(feature = "cuda")]
+mod graphs;
 mod initial_loss;
 mod layers;
 mod overfitting;
+#[cfg(feature = "cuda")]
+mod precision;
 mod reference;
 mod reference_gradients;
 mod same_bits;

@@ -33,14 +33,20 @@ fn op(
     }
 }
 
-/// The five layers of one column, and shapes that nothing divides.
-fn shapes() -> Vec<Conv> {
+/// The five layers of one column.
+pub fn the_five_layers() -> Vec<Conv> {
     vec![
         op((3, 224, 224), 1, 48, (11, 4, 0)),
         op((48, 27, 27), 1, 128, (5, 1, 2)),
         op((128, 13, 13), 2, 192, (3, 1, 1)),
         op((192, 13, 13), 1, 192, (3, 1, 1)),
         op((192, 13, 13), 1, 128, (3, 1, 1)),
+    ]
+}
+
+/// Shapes that nothing divides, and some that tiles do.
+pub fn odd_shapes() -> Vec<Conv> {
+    vec![
         op((1, 5, 5), 1, 1, (3, 1, 1)),
         op((5, 7, 9), 1, 5, (3, 2, 1)),
         op((3, 23, 18), 1, 17, (11, 4, 0)),
@@ -53,7 +59,13 @@ fn shapes() -> Vec<Conv> {
         op((7, 1, 1), 1, 20, (1, 1, 0)),
         op((2, 6, 7), 1, 18, (2, 1, 0)),
         op((3, 64, 64), 1, 12, (11, 4, 0)),
+        op((64, 7, 6), 1, 64, (3, 2, 1)),
+        op((8, 5, 6), 2, 136, (2, 1, 1)),
     ]
+}
+
+fn shapes() -> Vec<Conv> {
+    [the_five_layers(), odd_shapes()].concat()
 }
 
 struct Operands {

@@ -6,13 +6,16 @@
 mod activation;
 mod augment;
 mod conv;
+mod conv_tensor;
 mod dropout;
 mod exchange;
 mod linear;
 mod local_norm;
+mod loss_scale;
 mod lrn;
 mod lrn_pool;
 mod pool;
+mod precision;
 mod reference;
 mod sgd;
 mod softmax;

@@ -67,6 +67,18 @@ pub fn on_gpus(test: impl Fn(Open<alexnet_mp::device::cuda::CudaDevice>)) {
     }
 }
 
+/// Runs a test on GPU 0: a real one, or a virtual one in one order.
+#[cfg(feature = "cuda")]
+pub fn on_first_gpu(test: impl Fn(Open<alexnet_mp::device::cuda::CudaDevice>)) {
+    let session = vcuda::session(&vcuda::Options::default());
+    if session.driver() == vcuda::Driver::None {
+        println!("skipped: there is no GPU, and the virtual one cannot be built here");
+        return;
+    }
+    test(&|| alexnet_mp::device::cuda::CudaDevice::open(0).unwrap());
+    assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
+}
+
 /// Opens a device for a test.
 pub type Open<'a, D> = &'a dyn Fn() -> D;
 
@@ -88,6 +100,13 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
 /// A buffer that holds `x`.
 pub fn filled<D: Device>(d: &mut D, x: &[f32]) -> D::Buffer {
     let mut buffer = d.allocate(x.len()).unwrap();
+    d.upload(x, &mut buffer).unwrap();
+    buffer
+}
+
+/// A buffer of maps that holds `x`, in the type that the device's precision has for them.
+pub fn filled_maps<D: Device>(d: &mut D, x: &[f32]) -> D::Buffer {
+    let mut buffer = d.allocate_maps(x.len()).unwrap();
     d.upload(x, &mut buffer).unwrap();
     buffer
 }

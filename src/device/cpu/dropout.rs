@@ -12,7 +12,8 @@ fn for_each_unit(
     image: usize,
     mut each: impl FnMut(usize, bool),
 ) {
-    match mask {
+    match mask.now() {
+        Mask::Later { .. } => unreachable!("read just now"),
         Mask::Given(mask) => {
             for (unit, m) in mask[image * op.units..][..op.units].iter().enumerate() {
                 each(unit, *m != 0.0);
@@ -32,7 +33,7 @@ fn for_each_unit(
                 let element = (first + unit) as u32;
                 if element / 4 != block {
                     block = element / 4;
-                    words = key.words(block, *lane, *step);
+                    words = key.words(block, lane, step);
                 }
                 each(unit, words[(element % 4) as usize] >= threshold);
             }

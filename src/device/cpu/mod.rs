@@ -78,6 +78,7 @@ impl Device for CpuDevice {
     type Input = Input;
     type Mailbox = Rendezvous<Buffer>;
     type Tally = Score;
+    type Graph = std::convert::Infallible;
 
     fn name(&self) -> String {
         format!(

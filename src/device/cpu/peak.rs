@@ -49,6 +49,7 @@ pub fn measure(team: &mut Team) -> Result<Peak> {
     let tasks = team.threads() * TASKS;
     let flops = (tasks * ROUNDS * SUMS * lanes(team) * 2) as f64;
     let mut peak = Peak {
+        tensor_flops: [0.0; 2],
         flops: 0.0,
         bandwidth: 0.0,
         measured: true,

@@ -13,6 +13,7 @@ impl CudaDevice {
         elements: usize,
         y: &mut Buffer,
     ) -> Result<()> {
+        let element = y.element();
         let (y, count, code) = (
             self.output(y, elements)?,
             int(elements)?,
@@ -21,7 +22,7 @@ impl CudaDevice {
         // SAFETY: the buffer was checked to hold `elements`.
         unsafe {
             self.launch(
-                &self.kernels.activation_forward,
+                self.kernels.activation_forward.of(element),
                 Grid::for_quads(elements),
                 arguments![y, count, code],
             )
@@ -35,12 +36,13 @@ impl CudaDevice {
         y: &Buffer,
         dy: &mut Buffer,
     ) -> Result<()> {
+        let element = self.type_of(&[y, dy])?;
         let (y, dy) = (self.input(y, elements)?, self.output(dy, elements)?);
         let (count, code) = (int(elements)?, activation_code(Some(activation)));
         // SAFETY: both buffers were checked to hold `elements`.
         unsafe {
             self.launch(
-                &self.kernels.activation_backward,
+                self.kernels.activation_backward.of(element),
                 Grid::for_quads(elements),
                 arguments![y, dy, count, code],
             )

@@ -12,11 +12,12 @@ impl CudaDevice {
         factor: f32,
         y: &mut Buffer,
     ) -> Result<()> {
+        let element = y.element();
         let (y, count) = (self.output(y, elements)?, int(elements)?);
         // SAFETY: the buffer was checked to hold `elements`.
         unsafe {
             self.launch(
-                &self.kernels.scale,
+                self.kernels.scale.of(element),
                 Grid::for_quads(elements),
                 arguments![y, count, factor],
             )
@@ -29,6 +30,7 @@ impl CudaDevice {
         from: &Buffer,
         into: &mut Buffer,
     ) -> Result<()> {
+        let element = self.type_of(&[from, into])?;
         let (from, into, count) = (
             self.input(from, elements)?,
             self.output(into, elements)?,
@@ -37,7 +39,7 @@ impl CudaDevice {
         // SAFETY: both buffers were checked to hold `elements`.
         unsafe {
             self.launch(
-                &self.kernels.add,
+                self.kernels.add.of(element),
                 Grid::for_quads(elements),
                 arguments![from, into, count],
             )

@@ -16,6 +16,8 @@ impl CudaDevice {
     ) -> Result<()> {
         let pixels = images * input.crop() * input.crop();
         int(pixels * 3)?;
+        self.expect_f32(&[mean])?;
+        let element = x.element();
         let (mean, x) = (
             self.input(mean, side * side * 3)?,
             self.output(x, pixels * 3)?,
@@ -25,7 +27,7 @@ impl CudaDevice {
         // SAFETY: the input holds so many crops and draws, the buffers were checked, the kernel keeps within `side`.
         unsafe {
             self.launch(
-                &self.kernels.augment,
+                self.kernels.augment.of(element),
                 Grid::for_each(pixels),
                 arguments![from.pixels, from.draws, mean, x, count, side, crop],
             )

@@ -1,5 +1,6 @@
 //! Convolution; `kernels/conv.cu`.
 
+use super::buffer::Element;
 use super::geometry::{Divider, Pointer, activation_code, argument_types, int};
 use super::module::{Grid, Kernel, Kernels, arguments};
 use super::{Buffer, CudaDevice};
@@ -14,7 +15,7 @@ const THREADS: u32 = 128;
 /// `kernels/conv.cu`'s `ConvShape`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct ConvShape {
+pub(super) struct ConvShape {
     images: i32,
     height: i32,
     width: i32,
@@ -30,7 +31,7 @@ argument_types!(ConvShape);
 
 impl ConvShape {
     /// Also makes sure that every index of the operation fits 32 bits.
-    fn new(op: &Conv, images: usize) -> Result<Self> {
+    pub(super) fn new(op: &Conv, images: usize) -> Result<Self> {
         int(images * op.input.len())?;
         int(images * op.output.len())?;
         int(op.depth() * op.output.maps)?;
@@ -138,6 +139,10 @@ impl CudaDevice {
         bias: &Buffer,
         y: &mut Buffer,
     ) -> Result<()> {
+        if let Some(number) = self.number_of(x[0], weights[0])? {
+            return self.launch_tensor_forward(number, op, images, x, weights, bias, y);
+        }
+        self.expect_f32(&[x[0], bias, y])?;
         let shape = ConvShape::new(op, images)?;
         let [x, peer_x] = self.parts(op.parts, x, images * op.input.len())?;
         let [w, peer_w] = self.parts(op.parts, weights, op.depth() * op.output.maps)?;
@@ -167,6 +172,10 @@ impl CudaDevice {
         weights: &Buffer,
         dx: &mut Buffer,
     ) -> Result<()> {
+        if let Some(number) = self.number_of(dy, weights)? {
+            return self.launch_tensor_backward_data(number, op, images, dy, weights, dx);
+        }
+        self.expect_f32(&[dy, dx])?;
         let shape = ConvShape::new(op, images)?;
         let dy = self.input(dy, images * op.output.len())?;
         let weights = self.input(weights, op.depth() * op.output.maps)?;
@@ -195,6 +204,11 @@ impl CudaDevice {
         accumulate: bool,
         gradient: &mut Buffer,
     ) -> Result<()> {
+        if let Some(number) = self.number_of(x, dy)? {
+            return self
+                .launch_tensor_backward_weights(number, op, images, x, dy, accumulate, gradient);
+        }
+        self.expect_f32(&[x, dy, gradient])?;
         let shape = ConvShape::new(op, images)?;
         let elements = op.depth() * op.output.maps;
         let (x, dy) = (
@@ -204,7 +218,7 @@ impl CudaDevice {
         let gradient = self.output(gradient, elements)?;
         let variant = Variant::choose(op.output.maps, op.input.maps);
         let tiles = variant.tiles(op.depth(), op.output.maps);
-        let (parts, share) = self.split(images * op.output.pixels(), tiles);
+        let (parts, share) = self.split(images * op.output.pixels(), tiles, TILE_DEPTH, 4);
         let to = if parts == 1 {
             gradient
         } else {
@@ -234,16 +248,43 @@ impl CudaDevice {
         Ok(())
     }
 
-    /// Into how many parts to cut a sum over `pixels` so that `tiles` tiles occupy the GPU, and the pixels of a part.
-    fn split(&self, pixels: usize, tiles: usize) -> (usize, usize) {
-        // Three to four blocks are resident on a multiprocessor; a part of fewer pixels is mostly overhead.
-        let most = (4 * self.multiprocessors).div_ceil(tiles.max(1));
-        let parts = (pixels / (16 * TILE_DEPTH)).clamp(1, most);
-        let share = pixels
-            .div_ceil(parts)
-            .next_multiple_of(TILE_DEPTH)
-            .max(TILE_DEPTH);
+    /// Into how many parts to cut a sum over `pixels` so that `tiles` tiles of a product `depth` deep occupy the GPU with
+    /// `resident` blocks on each multiprocessor, and the pixels of a part.
+    pub(super) fn split(
+        &self,
+        pixels: usize,
+        tiles: usize,
+        depth: usize,
+        resident: usize,
+    ) -> (usize, usize) {
+        let most = (resident * self.multiprocessors).div_ceil(tiles.max(1));
+        // A part of fewer pixels is mostly overhead.
+        let parts = (pixels / (16 * depth)).clamp(1, most);
+        let share = pixels.div_ceil(parts).next_multiple_of(depth).max(depth);
         (pixels.div_ceil(share).max(1), share)
+    }
+
+    /// The type that the buffers of every part, and another one, have.
+    pub(super) fn parts_type(&self, parts: &[&Buffer], other: &Buffer) -> Result<Element> {
+        for part in parts {
+            self.type_of(&[part, other])?;
+        }
+        Ok(other.element())
+    }
+
+    /// Type and place of one operand per part, as [`parts`](Self::parts).
+    pub(super) fn operands(
+        &self,
+        parts: usize,
+        buffers: &[&Buffer],
+        elements: usize,
+    ) -> Result<[(Element, Pointer); 2]> {
+        self.parts(parts, buffers, elements)?;
+        let first = buffers[0].operand(&self.home, elements)?;
+        match buffers.get(1) {
+            None => Ok([first, (first.0, Pointer::NULL)]),
+            Some(second) => Ok([first, second.operand(&self.home, elements)?]),
+        }
     }
 
     /// The places of one buffer per part, the second one null if there is one part.

@@ -1,10 +1,13 @@
 //! Matrix products of the fully connected layers by cuBLAS, loaded at run time.
 
+use super::buffer::Element;
 use super::geometry::{Pointer, int};
 use super::memory::{Home, Memory};
 use crate::error::{Result, device};
+use crate::precision::Precision;
 use cudarc::cublas::result::{self, CublasError};
 use cudarc::cublas::sys;
+use std::ffi::c_void;
 use std::sync::Arc;
 
 /// Work space of a handle; set by us so that results do not depend on what the library would choose. The size NVIDIA
@@ -15,6 +18,7 @@ const WORKSPACE: usize = 32 << 20;
 pub struct Cublas {
     handle: sys::cublasHandle_t,
     home: Arc<Home>,
+    precision: Precision,
     _workspace: Memory,
 }
 
@@ -25,15 +29,17 @@ unsafe impl Send for Cublas {}
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix {
     pub place: Pointer,
+    pub element: Element,
     /// Length of a stored row.
     pub columns: usize,
     pub transposed: bool,
 }
 
 impl Matrix {
-    pub fn new(place: Pointer, columns: usize) -> Self {
+    pub fn new((element, place): (Element, Pointer), columns: usize) -> Self {
         Matrix {
             place,
+            element,
             columns,
             transposed: false,
         }
@@ -61,9 +67,10 @@ impl Cublas {
         home.bind()?;
         let workspace = Memory::new(home, WORKSPACE)?;
         let handle = check(home, "starting cuBLAS", result::create_handle())?;
-        let blas = Cublas {
+        let mut blas = Cublas {
             handle,
             home: home.clone(),
+            precision: Precision::F32,
             _workspace: workspace,
         };
         let place = blas._workspace.pointer().0 as *mut _;
@@ -79,18 +86,31 @@ impl Cublas {
                 "giving cuBLAS memory",
                 sys::cublasSetWorkspace_v2(handle, place, WORKSPACE).result(),
             )?;
-            // No TF32, whatever the library's default: f32 means f32.
-            let pedantic = sys::cublasMath_t::CUBLAS_PEDANTIC_MATH;
-            check(
-                home,
-                "choosing cuBLAS's precision",
-                sys::cublasSetMathMode(handle, pedantic).result(),
-            )?;
         }
+        blas.set_precision(Precision::F32)?;
         Ok(blas)
     }
 
-    /// `C = alpha · A · B + beta · C`, A `rows` × `depth`, B `depth` × `columns`, C row-major without gaps.
+    /// Chooses how products of f32 are computed, and that sums of 16-bit operands are f32 to the end.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        use sys::cublasMath_t::{
+            CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION as F32_SUMS,
+            CUBLAS_PEDANTIC_MATH as PEDANTIC,
+        };
+        self.precision = precision;
+        // In f32 no TF32, whatever the library's default: f32 means f32.
+        let mode = match precision {
+            Precision::F32 => PEDANTIC,
+            _ => F32_SUMS,
+        };
+        self.home.bind()?;
+        // SAFETY: the handle is alive.
+        let set = unsafe { sys::cublasSetMathMode(self.handle, mode) };
+        check(&self.home, "choosing cuBLAS's precision", set.result())
+    }
+
+    /// `C = alpha · A · B + beta · C`, A `rows` × `depth`, B `depth` × `columns`, C row-major without gaps. A and B of one
+    /// type, sums in f32.
     ///
     /// # Safety
     /// The matrices lie within memory of this GPU, C apart from A and B, ordered on the compute stream.
@@ -101,7 +121,7 @@ impl Cublas {
         a: Matrix,
         b: Matrix,
         beta: f32,
-        c: Pointer,
+        (element, c): (Element, Pointer),
     ) -> Result<()> {
         self.home.bind()?;
         let (rows, depth, columns) = (int(rows)?, int(depth)?, int(columns)?);
@@ -109,27 +129,46 @@ impl Cublas {
             true => sys::cublasOperation_t::CUBLAS_OP_T,
             false => sys::cublasOperation_t::CUBLAS_OP_N,
         };
+        let compute = match self.precision {
+            Precision::F32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_PEDANTIC,
+            Precision::Tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            Precision::Bf16 | Precision::F16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+        };
+        let (alpha, beta): (*const f32, *const f32) = (&alpha, &beta);
         // cuBLAS counts by columns: there a row-major matrix is its transpose, and C' = B' · A'.
         // SAFETY: sizes and places are the caller's word; alpha and beta are read before the call returns.
         let done = unsafe {
-            result::sgemm(
+            result::gemm_ex(
                 self.handle,
                 operation(b),
                 operation(a),
                 columns,
                 rows,
                 depth,
-                &alpha,
-                b.place.0 as *const f32,
+                alpha.cast(),
+                b.place.0 as *const c_void,
+                data_type(b.element),
                 int(b.columns)?,
-                a.place.0 as *const f32,
+                a.place.0 as *const c_void,
+                data_type(a.element),
                 int(a.columns)?,
-                &beta,
-                c.0 as *mut f32,
+                beta.cast(),
+                c.0 as *mut c_void,
+                data_type(element),
                 columns,
+                compute,
+                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         };
         check(&self.home, "multiplying matrices with cuBLAS", done)
+    }
+}
+
+fn data_type(element: Element) -> sys::cudaDataType {
+    match element {
+        Element::F32 => sys::cudaDataType::CUDA_R_32F,
+        Element::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+        Element::F16 => sys::cudaDataType::CUDA_R_16F,
     }
 }
 

@@ -37,7 +37,8 @@ impl CudaDevice {
         y: &mut Buffer,
     ) -> Result<()> {
         let elements = images * op.units;
-        let (given, place, stream) = self.dropout_arguments(op, elements, mask)?;
+        let (given, place, stream, later) = self.dropout_arguments(op, elements, mask)?;
+        let element = y.element();
         let (y, count, factor) = (
             self.output(y, elements)?,
             int(elements)?,
@@ -46,9 +47,9 @@ impl CudaDevice {
         // SAFETY: the buffers were checked to hold `elements`.
         unsafe {
             self.launch(
-                &self.kernels.dropout_forward,
+                self.kernels.dropout_forward.of(element),
                 Grid::for_each(elements),
-                arguments![y, given, count, factor, place, stream],
+                arguments![y, given, count, factor, place, stream, later],
             )
         }
     }
@@ -62,7 +63,8 @@ impl CudaDevice {
         dy: &mut Buffer,
     ) -> Result<()> {
         let elements = images * op.units;
-        let (given, place, stream) = self.dropout_arguments(op, elements, mask)?;
+        let (given, place, stream, later) = self.dropout_arguments(op, elements, mask)?;
+        let element = self.type_of(&[y, dy])?;
         let (y, dy, count) = (
             self.output(y, elements)?,
             self.output(dy, elements)?,
@@ -73,20 +75,20 @@ impl CudaDevice {
         // SAFETY: the buffers were checked to hold `elements`.
         unsafe {
             self.launch(
-                &self.kernels.dropout_backward,
+                self.kernels.dropout_backward.of(element),
                 Grid::for_each(elements),
-                arguments![y, dy, given, count, factor, unscale, place, stream],
+                arguments![y, dy, given, count, factor, unscale, place, stream, later],
             )
         }
     }
 
-    /// The given mask or null, and where the counted one's words stand.
+    /// The given mask or null, where the counted one's words stand, and where the step is read from, or null.
     fn dropout_arguments(
         &self,
         op: &Dropout,
         elements: usize,
         mask: &Mask<'_, Buffer>,
-    ) -> Result<(Pointer, DropoutPlace, DropoutStream)> {
+    ) -> Result<(Pointer, DropoutPlace, DropoutStream, Pointer)> {
         let mut place = DropoutPlace {
             units: Divider::new(op.units)?,
             first_unit: int(op.first_unit)? as u32,
@@ -100,7 +102,10 @@ impl CudaDevice {
             threshold: op.threshold(),
         };
         match mask {
-            Mask::Given(buffer) => Ok((self.input(buffer, elements)?, place, stream)),
+            Mask::Given(buffer) => {
+                self.expect_f32(&[buffer])?;
+                Ok((self.input(buffer, elements)?, place, stream, Pointer::NULL))
+            }
             Mask::Counter {
                 key,
                 lane,
@@ -109,7 +114,17 @@ impl CudaDevice {
             } => {
                 place.first_image = int(*first_image)? as u32;
                 (stream.key, stream.step, stream.lane) = (key.0, *step, *lane);
-                Ok((Pointer::NULL, place, stream))
+                Ok((Pointer::NULL, place, stream, Pointer::NULL))
+            }
+            Mask::Later {
+                key,
+                lane,
+                step,
+                first_image,
+            } => {
+                place.first_image = int(*first_image)? as u32;
+                (stream.key, stream.lane) = (key.0, *lane);
+                Ok((Pointer::NULL, place, stream, self.input(step, 2)?))
             }
         }
     }

@@ -11,13 +11,15 @@
 //! Where devices cannot reach each other, the copy goes through pinned host memory, chunk by chunk, so that the way
 //! out of one GPU and the way into the other overlap.
 
+use super::buffer::Element;
+use super::event::Event;
 use super::memory::{Home, Pinned};
 use super::peer::prove;
 use super::{Buffer, CudaDevice};
 use crate::batch::HostMemory;
 use crate::device::rendezvous::Rendezvous;
 use crate::error::{Result, device};
-use cudarc::driver::{CudaEvent, result};
+use cudarc::driver::result;
 use std::sync::Arc;
 
 /// Chunks of a staged message, at most, and bytes of a chunk, at least.
@@ -35,9 +37,9 @@ pub struct Mailbox {
 struct Message {
     slot: Buffer,
     elements: usize,
-    produced: Arc<CudaEvent>,
-    free: Arc<CudaEvent>,
-    arrived: Arc<CudaEvent>,
+    produced: Arc<Event>,
+    free: Arc<Event>,
+    arrived: Arc<Event>,
     staging: Option<Staging>,
 }
 
@@ -45,7 +47,7 @@ struct Message {
 struct Staging {
     host: Pinned,
     /// Per chunk: it has left the sender.
-    left: Vec<Arc<CudaEvent>>,
+    left: Vec<Arc<Event>>,
 }
 
 impl Mailbox {
@@ -54,9 +56,10 @@ impl Mailbox {
         sender: &mut CudaDevice,
         receiver: &mut CudaDevice,
         elements: usize,
+        element: Element,
     ) -> Result<Self> {
         let direct = prove(sender, receiver)?.direct;
-        Mailbox::over(sender, receiver, elements, direct)
+        Mailbox::over(sender, receiver, elements, element, direct)
     }
 
     /// A mailbox over the way that is asked for.
@@ -64,6 +67,7 @@ impl Mailbox {
         sender: &mut CudaDevice,
         receiver: &mut CudaDevice,
         elements: usize,
+        element: Element,
         direct: bool,
     ) -> Result<Self> {
         let staging = if direct {
@@ -71,12 +75,12 @@ impl Mailbox {
         } else {
             let left = (0..CHUNKS).map(|_| sender.event()).collect::<Result<_>>()?;
             Some(Staging {
-                host: Pinned::new(&sender.home, elements * 4)?,
+                host: Pinned::new(&sender.home, elements * element.bytes())?,
                 left,
             })
         };
         let message = Message {
-            slot: Buffer::new(&receiver.home, elements)?,
+            slot: Buffer::new(&receiver.home, elements, element)?,
             elements: 0,
             produced: sender.event()?,
             free: receiver.event()?,
@@ -98,6 +102,17 @@ impl Mailbox {
     /// Whether `device` is the receiving end.
     pub(super) fn is_for(&self, device: &CudaDevice) -> bool {
         Arc::ptr_eq(&self.receiver, &device.home)
+    }
+
+    /// Changes `inbox` and the slot over, as receiving a message does.
+    pub(super) fn swap(&self, inbox: &mut Buffer) -> Result<()> {
+        self.turn.put(|_| Ok(()))?;
+        self.turn.take(|message| {
+            if inbox.elements() == message.slot.elements() {
+                std::mem::swap(inbox, &mut message.slot);
+            }
+            Ok(())
+        })
     }
 
     pub(super) fn abandon(&self) {
@@ -130,6 +145,7 @@ impl CudaDevice {
                     self.home.name
                 )));
             }
+            self.type_of(&[from, &message.slot])?;
             message.elements = elements;
             self.record(&message.produced, &self.home.streams.compute)?;
             self.wait(&self.home.streams.outgoing, &message.produced)?;
@@ -143,12 +159,7 @@ impl CudaDevice {
     }
 
     /// Copies into the slot; the event after which the source may be overwritten.
-    fn copy_directly(
-        &self,
-        source: u64,
-        message: &Message,
-        to: &Mailbox,
-    ) -> Result<Arc<CudaEvent>> {
+    fn copy_directly(&self, source: u64, message: &Message, to: &Mailbox) -> Result<Arc<Event>> {
         self.wait(&self.home.streams.outgoing, &message.free)?;
         self.home.bind()?;
         let slot = message.slot.memory.pointer().0;
@@ -160,7 +171,7 @@ impl CudaDevice {
                 slot,
                 here,
                 source,
-                message.elements * 4,
+                message.elements * message.slot.element().bytes(),
                 self.home.streams.outgoing.cu_stream(),
             )
         };
@@ -177,8 +188,11 @@ impl CudaDevice {
         message: &Message,
         staging: &Staging,
         to: &Mailbox,
-    ) -> Result<Arc<CudaEvent>> {
-        let (bytes, slot) = (message.elements * 4, message.slot.memory.pointer().0);
+    ) -> Result<Arc<Event>> {
+        let (bytes, slot) = (
+            message.elements * message.slot.element().bytes(),
+            message.slot.memory.pointer().0,
+        );
         let chunk = bytes.div_ceil(CHUNKS).max(LEAST_CHUNK).next_multiple_of(4);
         // The message before has left the host memory when it has arrived.
         self.wait(&self.home.streams.outgoing, &message.arrived)?;
@@ -201,15 +215,9 @@ impl CudaDevice {
             self.record(left, &self.home.streams.outgoing)?;
         }
         let receiver = &to.receiver;
-        receiver.check(
-            "waiting for the slot",
-            to.receiver.streams.incoming.wait(&message.free),
-        )?;
+        message.free.wait(receiver, &receiver.streams.incoming)?;
         for (first, left) in (0..bytes).step_by(chunk).zip(&staging.left) {
-            receiver.check(
-                "waiting for a chunk",
-                to.receiver.streams.incoming.wait(left),
-            )?;
+            left.wait(receiver, &receiver.streams.incoming)?;
             let length = chunk.min(bytes - first);
             let host = &staging.host.bytes()[first..first + length];
             // SAFETY: the chunk lies within the slot; events order the copy with what else uses it.
@@ -222,10 +230,9 @@ impl CudaDevice {
             };
             receiver.check("copying from the host", copied)?;
         }
-        receiver.check(
-            "recording an event",
-            message.arrived.record(&to.receiver.streams.incoming),
-        )?;
+        message
+            .arrived
+            .record(receiver, &receiver.streams.incoming)?;
         let last = bytes.div_ceil(chunk).clamp(1, CHUNKS) - 1;
         Ok(staging.left[last].clone())
     }
@@ -235,6 +242,7 @@ impl CudaDevice {
             self.wait(&self.home.streams.compute, &message.arrived)?;
             // Also orders copies that still read the inbox before what is issued from here on.
             self.output(inbox, message.elements)?;
+            self.type_of(&[inbox, &message.slot])?;
             if inbox.elements() == message.slot.elements() {
                 std::mem::swap(inbox, &mut message.slot);
             } else {

@@ -1,11 +1,12 @@
 //! Batches of 8-bit crops on their way to the GPU, uploaded while the step before still computes.
 
 use super::CudaDevice;
+use super::event::Event;
 use super::geometry::Pointer;
 use super::memory::{Home, Memory, Pinned};
 use crate::batch::{Batch, Draw, HostMemory};
 use crate::error::{Result, device};
-use cudarc::driver::{CudaEvent, result};
+use cudarc::driver::result;
 use std::sync::Arc;
 
 /// `kernels/augment.cu`'s form of a [`Draw`].
@@ -48,9 +49,9 @@ pub struct Input {
     images: usize,
     crop: usize,
     /// The last upload has read its batch and the staged memory.
-    arrived: Arc<CudaEvent>,
+    arrived: Arc<Event>,
     /// The last operation that read this input is done.
-    used: Arc<CudaEvent>,
+    used: Arc<Event>,
 }
 
 impl Input {
@@ -146,7 +147,7 @@ impl CudaDevice {
     }
 
     pub(super) fn wait_for_upload(&mut self, input: &Input) -> Result<()> {
-        self.home.finish_event(&input.arrived)
+        input.arrived.finish(&self.home)
     }
 
     /// Copies to the GPU on the upload stream; `from` must stay until `arrived`, as [`Device::upload_input`] says.
@@ -170,6 +171,11 @@ impl CudaDevice {
             draws: input.draws.pointer(),
             labels: input.labels.pointer(),
         })
+    }
+
+    /// Makes what is issued to the compute stream later wait for the upload of `input`.
+    pub(super) fn wait_on_gpu(&self, input: &Input) -> Result<()> {
+        self.wait(&self.home.streams.compute, &input.arrived)
     }
 
     /// Lets the next upload into `input` wait for the operations issued so far.

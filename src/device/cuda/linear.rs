@@ -1,5 +1,6 @@
 //! Fully connected layers: cuBLAS multiplies, `kernels/linear.cu` does the rest.
 
+use super::buffer::Element;
 use super::cublas::Matrix;
 use super::geometry::{Divider, activation_code, int};
 use super::module::{Grid, arguments};
@@ -19,19 +20,26 @@ impl CudaDevice {
         y: &mut Buffer,
     ) -> Result<()> {
         let (depth, outputs, elements) = (op.depth(), op.outputs, images * op.outputs);
-        let x = self.parts(op.parts, x, images * depth)?;
-        let weights = self.parts(op.parts, weights, depth * outputs)?;
-        let (bias, y) = (self.input(bias, outputs)?, self.output(y, elements)?);
+        self.expect_f32(&[bias])?;
+        let x = self.operands(op.parts, x, images * depth)?;
+        let weights = self.operands(op.parts, weights, depth * outputs)?;
+        let (element, bias) = (y.element(), self.input(bias, outputs)?);
+        let y = self.output(y, elements)?;
         if elements == 0 {
             return Ok(());
         }
+        // Sums of both parts, and with the bias, before they are rounded to 16 bits.
+        let sums = match element {
+            Element::F32 => y,
+            _ => self.workspace(elements * 4)?,
+        };
         for (part, (x, w)) in x.into_iter().zip(weights).take(op.parts).enumerate() {
             let (x, w) = (Matrix::new(x, depth), Matrix::new(w, outputs));
-            let keep = if part == 0 { 0.0 } else { 1.0 };
-            // SAFETY: the buffers were checked to hold matrices of these sizes.
+            let (keep, to) = (if part == 0 { 0.0 } else { 1.0 }, (Element::F32, sums));
+            // SAFETY: the buffers were checked to hold matrices of these sizes, the work space one of sums.
             unsafe {
                 self.blas
-                    .multiply([images, depth, outputs], 1.0, x, w, keep, y)
+                    .multiply([images, depth, outputs], 1.0, x, w, keep, to)
             }?;
         }
         let (count, code, divider) = (
@@ -42,9 +50,9 @@ impl CudaDevice {
         // SAFETY: as above.
         unsafe {
             self.launch(
-                &self.kernels.linear_bias,
+                self.kernels.linear_bias.of(element),
                 Grid::for_each(elements),
-                arguments![y, bias, count, code, divider],
+                arguments![sums, bias, y, count, code, divider],
             )
         }
     }
@@ -58,9 +66,9 @@ impl CudaDevice {
         dx: &mut Buffer,
     ) -> Result<()> {
         let (depth, outputs) = (op.depth(), op.outputs);
-        let dy = Matrix::new(self.input(dy, images * outputs)?, outputs);
-        let weights = Matrix::new(self.input(weights, depth * outputs)?, outputs);
-        let dx = self.output(dx, images * depth)?;
+        let dy = Matrix::new(dy.operand(&self.home, images * outputs)?, outputs);
+        let weights = Matrix::new(weights.operand(&self.home, depth * outputs)?, outputs);
+        let dx = (dx.element(), self.output(dx, images * depth)?);
         if images == 0 {
             return Ok(());
         }
@@ -86,12 +94,12 @@ impl CudaDevice {
         sink: Sink<'_, Buffer>,
     ) -> Result<()> {
         let (depth, outputs) = (op.depth(), op.outputs);
-        let x = Matrix::new(self.input(x, images * depth)?, depth).transposed();
-        let dy = Matrix::new(self.input(dy, images * outputs)?, outputs);
+        let x = Matrix::new(x.operand(&self.home, images * depth)?, depth).transposed();
+        let dy = Matrix::new(dy.operand(&self.home, images * outputs)?, outputs);
         let sizes = [depth, images, outputs];
         match sink {
             Sink::Gradient { into, accumulate } => {
-                let into = self.output(into, depth * outputs)?;
+                let into = (into.element(), self.output(into, depth * outputs)?);
                 let keep = if accumulate { 1.0 } else { 0.0 };
                 // SAFETY: the buffers were checked to hold matrices of these sizes.
                 unsafe { self.blas.multiply(sizes, 1.0, x, dy, keep, into) }
@@ -101,7 +109,8 @@ impl CudaDevice {
                 momentum,
                 sgd,
             } => {
-                let place = self.output(momentum, depth * outputs)?;
+                self.expect_f32(&[weights, momentum])?;
+                let place = (Element::F32, self.output(momentum, depth * outputs)?);
                 // The product goes straight into v = momentum·v − rate·gradient; the rest of the rule follows.
                 // SAFETY: as above.
                 unsafe {
@@ -125,12 +134,13 @@ impl CudaDevice {
             self.output(momentum, elements)?,
         );
         let (count, decay_rate) = (int(elements)?, sgd.decay * sgd.rate);
-        // SAFETY: both buffers were checked to hold `elements`.
+        let (element, copy) = weights.copy();
+        // SAFETY: both buffers were checked to hold `elements`, and the copy holds as many as the weights.
         unsafe {
             self.launch(
-                &self.kernels.linear_update,
+                self.kernels.linear_update.of(element),
                 Grid::for_quads(elements),
-                arguments![w, v, count, decay_rate],
+                arguments![w, v, copy, count, decay_rate],
             )
         }
     }

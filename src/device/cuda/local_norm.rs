@@ -39,6 +39,7 @@ impl CudaDevice {
         y: &mut Buffer,
     ) -> Result<()> {
         let elements = images * op.shape.len();
+        let element = self.type_of(&[x, y])?;
         let (x, y, count) = (
             self.input(x, elements)?,
             self.output(y, elements)?,
@@ -48,7 +49,7 @@ impl CudaDevice {
         // SAFETY: both buffers were checked to hold `elements`.
         unsafe {
             self.launch(
-                &self.kernels.local_norm_forward,
+                self.kernels.local_norm_forward.of(element),
                 Grid::for_each(elements),
                 arguments![x, y, count, shape, constants],
             )
@@ -64,28 +65,30 @@ impl CudaDevice {
         dx: &mut Buffer,
     ) -> Result<()> {
         let elements = images * op.shape.len();
+        let element = self.type_of(&[x, dy, dx])?;
         let (x, dy, count) = (
             self.input(x, elements)?,
             self.input(dy, elements)?,
             int(elements)?,
         );
         let dx = self.output(dx, elements)?;
-        let terms = self.workspace(elements * 4)?;
+        let terms = self.workspace(2 * elements * 4)?;
+        let direct = terms.offset(elements * 4);
         let (shape, constants) = (NormShape::new(op)?, LrnConstants::of_pixels(op)?);
         let grid = Grid::for_each(elements);
-        // SAFETY: the buffers were checked to hold `elements`, and the work space holds as many.
+        // SAFETY: the buffers were checked to hold `elements`, and the work space holds twice as many.
         unsafe {
-            let terms_of = &self.kernels.local_norm_terms;
+            let terms_of = self.kernels.local_norm_terms.of(element);
             self.launch(
                 terms_of,
                 grid,
-                arguments![x, dy, dx, terms, count, shape, constants],
+                arguments![x, dy, direct, terms, count, shape, constants],
             )?;
-            let gather = &self.kernels.local_norm_backward;
+            let gather = self.kernels.local_norm_backward.of(element);
             self.launch(
                 gather,
                 grid,
-                arguments![x, terms, dx, count, shape, constants],
+                arguments![x, direct, terms, dx, count, shape, constants],
             )
         }
     }

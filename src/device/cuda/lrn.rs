@@ -1,5 +1,6 @@
 //! Response normalisation over neighbouring maps; `kernels/lrn.cu`.
 
+use super::buffer::Element;
 use super::geometry::{Divider, LrnConstants, Pointer, argument_types, int};
 use super::module::{Grid, arguments};
 use super::{Buffer, CudaDevice};
@@ -70,20 +71,22 @@ impl CudaDevice {
         x: &[&Buffer],
         y: &mut Buffer,
     ) -> Result<()> {
+        let element = self.parts_type(x, y)?;
         let x = self.parts(op.parts, x, images * op.shape.len())?;
         let y = self.output(y, images * op.shape.len())?;
         // SAFETY: every buffer was checked to hold the images.
-        unsafe { self.launch_lrn(op, images, x, y) }
+        unsafe { self.launch_lrn(op, images, element, x, y) }
     }
 
     /// The normalisation between checked places.
     ///
     /// # Safety
-    /// Every place but a null one holds `images` images of the operation's shape on this GPU.
+    /// Every place but a null one holds `images` images of the operation's shape, as `element`, on this GPU.
     pub(super) unsafe fn launch_lrn(
         &self,
         op: &Lrn,
         images: usize,
+        element: Element,
         [x, peer_x]: [Pointer; 2],
         y: Pointer,
     ) -> Result<()> {
@@ -91,7 +94,7 @@ impl CudaDevice {
         // SAFETY: the caller's word, and the tile holds the pixels of a block.
         unsafe {
             self.launch(
-                &self.kernels.lrn_forward,
+                self.kernels.lrn_forward.of(element),
                 plan.grid,
                 arguments![
                     x,
@@ -115,6 +118,10 @@ impl CudaDevice {
         dx: &mut [&mut Buffer],
     ) -> Result<()> {
         let elements = images * op.shape.len();
+        let mut element = self.parts_type(x, dy)?;
+        for gradient in dx.iter() {
+            element = self.type_of(&[x[0], gradient])?;
+        }
         let x = self.parts(op.parts, x, elements)?;
         let dy = self.input(dy, elements)?;
         let dx = match dx {
@@ -132,17 +139,18 @@ impl CudaDevice {
             }
         };
         // SAFETY: every buffer was checked to hold `elements`.
-        unsafe { self.launch_lrn_gradient(op, images, x, dy, dx) }
+        unsafe { self.launch_lrn_gradient(op, images, element, x, dy, dx) }
     }
 
     /// The gradient between checked places; that of the own part may take the place of `dy`.
     ///
     /// # Safety
-    /// Every place but a null one holds `images` images of the operation's shape on this GPU.
+    /// As [`launch_lrn`](Self::launch_lrn).
     pub(super) unsafe fn launch_lrn_gradient(
         &self,
         op: &Lrn,
         images: usize,
+        element: Element,
         [x, peer_x]: [Pointer; 2],
         dy: Pointer,
         [dx, peer_dx]: [Pointer; 2],
@@ -151,7 +159,7 @@ impl CudaDevice {
         // SAFETY: the caller's word, and the tile holds the pixels of a block.
         unsafe {
             self.launch(
-                &self.kernels.lrn_backward,
+                self.kernels.lrn_backward.of(element),
                 plan.grid,
                 arguments![
                     x,

@@ -73,6 +73,7 @@ impl CudaDevice {
         y: &mut Buffer,
     ) -> Result<()> {
         one_part(lrn)?;
+        let element = self.type_of(&[x, y])?;
         let (x, y) = (
             self.input(x, images * pool.input.len())?,
             self.output(y, images * pool.output.len())?,
@@ -96,7 +97,7 @@ impl CudaDevice {
         // SAFETY: the buffers were checked, and the share of a block fits its tiles.
         unsafe {
             self.launch(
-                &self.kernels.lrn_pool_forward,
+                self.kernels.lrn_pool_forward.of(element),
                 Grid {
                     blocks,
                     threads: 256,
@@ -117,18 +118,20 @@ impl CudaDevice {
     ) -> Result<()> {
         one_part(lrn)?;
         let (inputs, outputs) = (images * pool.input.len(), images * pool.output.len());
+        let element = self.type_of(&[x, y, dy, dx])?;
         let (x, y, dy) = (
             self.input(x, inputs)?,
             self.input(y, outputs)?,
             self.input(dy, outputs)?,
         );
         let dx = self.output(dx, inputs)?;
-        let normalised = self.workspace(inputs * 4)?;
+        let normalised = self.workspace(inputs * element.bytes())?;
+        let (own, dx_own) = ([x, Pointer::NULL], [dx, Pointer::NULL]);
         // SAFETY: every place holds its images; the last step may work in place.
         unsafe {
-            self.launch_lrn(lrn, images, [x, Pointer::NULL], normalised)?;
-            self.launch_pool_gradient(pool, images, normalised, y, dy, dx)?;
-            self.launch_lrn_gradient(lrn, images, [x, Pointer::NULL], dx, [dx, Pointer::NULL])
+            self.launch_lrn(lrn, images, element, own, normalised)?;
+            self.launch_pool_gradient(pool, images, element, [normalised, y, dy, dx])?;
+            self.launch_lrn_gradient(lrn, images, element, own, dx, dx_own)
         }
     }
 }

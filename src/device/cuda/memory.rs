@@ -5,9 +5,8 @@ use crate::batch::{HostAllocator, HostMemory};
 use crate::error::{Error, Result, device};
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
-use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the host waits for a GPU, in seconds, before it takes it for lost; the variable
@@ -27,6 +26,8 @@ pub struct Home {
     pub streams: Streams,
     patience: Duration,
     allocated: AtomicUsize,
+    /// Number of the capture of a graph that is under way, 0 if none.
+    capture: AtomicU64,
     /// The GPU has not answered: nothing may wait for it any more, not even to free memory.
     lost: AtomicBool,
 }
@@ -64,6 +65,7 @@ impl Home {
             streams,
             patience: Duration::from_secs(asked.unwrap_or(PATIENCE)),
             allocated: AtomicUsize::new(0),
+            capture: AtomicU64::new(0),
             lost: AtomicBool::new(false),
         }))
     }
@@ -71,6 +73,16 @@ impl Home {
     /// Bytes allocated on the GPU through this.
     pub fn allocated(&self) -> usize {
         self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Number of the capture of a graph that is under way, 0 if none.
+    pub fn capture(&self) -> u64 {
+        self.capture.load(Ordering::Relaxed)
+    }
+
+    /// Begins capture `number`, or ends it with 0.
+    pub fn set_capture(&self, number: u64) {
+        self.capture.store(number, Ordering::Relaxed);
     }
 
     /// Waits until what was issued to `stream` is done.
@@ -254,58 +266,6 @@ fn out_of_memory(home: &Home, bytes: usize) -> Error {
         mib(bytes),
         mib(home.allocated()),
     ))
-}
-
-/// f32 elements on a GPU.
-pub struct Buffer {
-    pub memory: Memory,
-    elements: usize,
-    /// Copies to other devices that may still be reading: the next write waits for them.
-    readers: RefCell<Vec<Arc<CudaEvent>>>,
-}
-
-impl Buffer {
-    pub fn new(home: &Arc<Home>, elements: usize) -> Result<Self> {
-        Ok(Buffer {
-            memory: Memory::new(home, elements * 4)?,
-            elements,
-            readers: RefCell::default(),
-        })
-    }
-
-    pub fn elements(&self) -> usize {
-        self.elements
-    }
-
-    /// Notes that a copy reads this buffer until `done`.
-    pub fn read_until(&self, done: &Arc<CudaEvent>) {
-        let mut readers = self.readers.borrow_mut();
-        if !readers.iter().any(|reader| Arc::ptr_eq(reader, done)) {
-            readers.push(done.clone());
-        }
-    }
-
-    /// Hands out the copies that may still be reading, and forgets them.
-    pub fn take_readers(&mut self) -> std::vec::Drain<'_, Arc<CudaEvent>> {
-        self.readers.get_mut().drain(..)
-    }
-
-    /// Where the elements are, after a look at whether `elements` of them are there on this GPU.
-    pub fn checked(&self, home: &Home, elements: usize) -> Result<Pointer> {
-        if elements > self.elements {
-            return Err(device(format!(
-                "{}: an operation on {elements} elements was given a buffer of {}",
-                home.name, self.elements
-            )));
-        }
-        if self.memory.home.context.cu_ctx() != home.context.cu_ctx() {
-            return Err(device(format!(
-                "{}: an operation was given memory of {}",
-                home.name, self.memory.home.name
-            )));
-        }
-        Ok(self.memory.pointer())
-    }
 }
 
 /// Host memory that GPUs copy from and to without staging; every context may use it.

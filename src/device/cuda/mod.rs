@@ -7,14 +7,19 @@
 mod activation;
 mod arithmetic;
 mod augment;
+mod buffer;
 mod conv;
+mod conv_tensor;
 mod cublas;
 mod dropout;
+mod event;
 mod exchange;
 mod geometry;
+mod graph;
 mod input;
 mod linear;
 mod local_norm;
+mod loss_scale;
 mod lrn;
 mod lrn_pool;
 mod memory;
@@ -28,18 +33,22 @@ pub mod report;
 mod sgd;
 mod softmax;
 mod sums;
+mod words;
 
+pub use buffer::Buffer;
 pub use exchange::Mailbox;
+pub use graph::Graph;
 pub use input::Input;
-pub use memory::Buffer;
 pub use peer::{PeerReport, prove};
 pub use probe::{GpuInfo, probe};
 pub use report::{KernelReport, has_kernels};
 pub use softmax::Tally;
 
 use crate::error::{Result, device};
+use crate::precision::Precision;
 use cublas::Cublas;
-use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+use cudarc::driver::{CudaContext, CudaStream, result, sys};
+use event::Event;
 use geometry::Pointer;
 use memory::{Home, Memory};
 use module::{Grid, Kernel, Kernels};
@@ -53,7 +62,12 @@ pub struct CudaDevice {
     blas: Cublas,
     /// Grows to the largest need; contents last as long as one operation.
     workspace: Option<Memory>,
+    /// How often it has.
+    generation: u64,
     multiprocessors: usize,
+    /// Compute capability.
+    capability: (i32, i32),
+    precision: Precision,
     /// What was found out about copies to other devices, by the GPU's number.
     peers: Vec<(usize, PeerReport)>,
 }
@@ -73,11 +87,18 @@ impl CudaDevice {
             home.context
                 .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         )?;
+        let capability = home.check(
+            "asking for the compute capability",
+            home.context.compute_capability(),
+        )?;
         Ok(CudaDevice {
-            kernels: Kernels::load(&home)?,
+            kernels: Kernels::load(&home, has_tensor_cores(capability))?,
             blas: Cublas::open(&home)?,
             workspace: None,
+            generation: 0,
             multiprocessors: multiprocessors.max(1) as usize,
+            capability,
+            precision: Precision::F32,
             peers: Vec::new(),
             home,
         })
@@ -102,21 +123,18 @@ impl CudaDevice {
     }
 
     /// Makes what is issued to `stream` later wait for `event`.
-    fn wait(&self, stream: &CudaStream, event: &CudaEvent) -> Result<()> {
-        self.home.check("waiting for an event", stream.wait(event))
+    fn wait(&self, stream: &CudaStream, event: &Event) -> Result<()> {
+        event.wait(&self.home, stream)
     }
 
     /// Lets `event` happen when what was issued to `stream` is done.
-    fn record(&self, event: &CudaEvent, stream: &CudaStream) -> Result<()> {
-        self.home.check("recording an event", event.record(stream))
+    fn record(&self, event: &Event, stream: &CudaStream) -> Result<()> {
+        event.record(&self.home, stream)
     }
 
     /// An event for ordering, of this GPU's context.
-    fn event(&self) -> Result<Arc<CudaEvent>> {
-        Ok(Arc::new(self.home.check(
-            "creating an event",
-            self.home.context.new_event(None),
-        )?))
+    fn event(&self) -> Result<Arc<Event>> {
+        Ok(Arc::new(Event::new(&self.home)?))
     }
 
     /// Waits until everything issued to the compute stream is done.
@@ -135,11 +153,12 @@ impl CudaDevice {
         arguments: &mut [*mut c_void],
     ) -> Result<()> {
         // SAFETY: the caller's word.
-        unsafe { kernel.launch(&self.home, &self.home.streams.compute, grid, arguments) }
+        unsafe { kernel.launch(&self.home, &self.home.streams.compute, grid, 0, arguments) }
     }
 
     /// Copies within this GPU, on the compute stream.
     fn copy_elements(&mut self, elements: usize, from: &Buffer, to: &mut Buffer) -> Result<()> {
+        let bytes = elements * self.type_of(&[from, to])?.bytes();
         let (source, target) = (self.input(from, elements)?, self.output(to, elements)?);
         self.home.bind()?;
         // SAFETY: both ranges were checked; two buffers never overlap.
@@ -147,7 +166,7 @@ impl CudaDevice {
             result::memcpy_dtod_async(
                 target.0,
                 source.0,
-                elements * 4,
+                bytes,
                 self.home.streams.compute.cu_stream(),
             )
         };
@@ -166,6 +185,12 @@ impl CudaDevice {
         let memory = Memory::new(&self.home, bytes)?;
         let place = memory.pointer();
         self.workspace = Some(memory);
+        self.generation += 1;
         Ok(place)
     }
+}
+
+/// Whether `mma` on bf16 and TF32, and asynchronous copies to shared memory, are there.
+fn has_tensor_cores((major, _): (i32, i32)) -> bool {
+    major >= 8
 }

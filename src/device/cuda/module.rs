@@ -1,5 +1,6 @@
 //! The kernels in the program: their fatbins, and how one is launched.
 
+use super::buffer::Element;
 use super::geometry::{Argument, Pointer};
 use super::memory::{Home, describe};
 use super::report;
@@ -53,7 +54,20 @@ pub fn address<T: Argument>(argument: &T) -> *mut c_void {
 }
 
 impl Kernel {
-    /// Launches this kernel on `stream`; an empty grid is nothing to do.
+    /// Lets launches ask for so many bytes of dynamic shared memory, beyond the 48 KiB that need no permission.
+    pub fn allow_shared(&self, home: &Home, bytes: usize) -> Result<()> {
+        use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MOST;
+        home.bind()?;
+        // SAFETY: the function belongs to the context just bound.
+        let set =
+            unsafe { result::function::set_function_attribute(self.function, MOST, bytes as i32) };
+        home.check(
+            &format!("asking for shared memory for kernel {}", self.name),
+            set,
+        )
+    }
+
+    /// Launches this kernel on `stream`, with so many bytes of dynamic shared memory; an empty grid is nothing to do.
     ///
     /// # Safety
     /// `arguments` are the kernel's parameters in number, order and type, and what they point to is memory of this
@@ -63,6 +77,7 @@ impl Kernel {
         home: &Home,
         stream: &CudaStream,
         grid: Grid,
+        dynamic_shared: usize,
         arguments: &mut [*mut c_void],
     ) -> Result<()> {
         if grid.blocks.contains(&0) {
@@ -84,7 +99,7 @@ impl Kernel {
                 self.function,
                 (x, y, z),
                 (grid.threads, 1, 1),
-                0,
+                dynamic_shared as u32,
                 stream.cu_stream(),
                 arguments,
             )
@@ -93,48 +108,135 @@ impl Kernel {
     }
 }
 
-/// Declares [`Kernels`]: per file of `kernels/` the kernels it holds.
+/// One operation for every type of number.
+pub struct Typed {
+    f32: Kernel,
+    bf16: Kernel,
+    f16: Kernel,
+}
+
+impl Typed {
+    pub fn of(&self, element: Element) -> &Kernel {
+        match element {
+            Element::F32 => &self.f32,
+            Element::Bf16 => &self.bf16,
+            Element::F16 => &self.f16,
+        }
+    }
+}
+
+/// The fatbin of a file of `kernels/`.
+macro_rules! image {
+    ($file:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".fatbin"))
+    };
+}
+
+/// Declares [`Kernels`]: per file of `kernels/` the kernels it holds for each type of number, then those it holds once.
 macro_rules! kernels {
-    ($($file:literal: $($kernel:ident),+;)+) => {
+    ($($file:literal: [$($typed:ident),*] $($kernel:ident),*;)+) => {
         /// Every kernel, by its name.
         pub struct Kernels {
-            $($(pub $kernel: Kernel,)+)+
+            $($(pub $typed: Typed,)* $(pub $kernel: Kernel,)*)+
+            /// Convolution on tensor cores, where there are some.
+            pub tensor: Option<TensorKernels>,
         }
 
         impl Kernels {
             /// Loads all files' modules; they stay loaded as long as the GPU's context lives.
-            pub fn load(home: &Home) -> Result<Self> {
-                $($(let $kernel;)+ {
-                    let image: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".fatbin"));
-                    let module = load_module(home, $file, image)?;
-                    $($kernel = find(home, module, stringify!($kernel))?;)+
+            pub fn load(home: &Home, tensor_cores: bool) -> Result<Self> {
+                $($(let $typed;)* $(let $kernel;)* {
+                    let module = load_module(home, $file, image!($file))?;
+                    $($typed = Typed {
+                        f32: find(home, module, stringify!($typed))?,
+                        bf16: find(home, module, concat!(stringify!($typed), "_bf16"))?,
+                        f16: find(home, module, concat!(stringify!($typed), "_f16"))?,
+                    };)*
+                    $($kernel = find(home, module, stringify!($kernel))?;)*
                 })+
-                Ok(Kernels { $($($kernel),+),+ })
+                let tensor = if tensor_cores { Some(TensorKernels::load(home)?) } else { None };
+                Ok(Kernels { $($($typed,)* $($kernel,)*)+ tensor })
             }
         }
     };
 }
 
 kernels! {
-    "activation": activation_forward, activation_backward;
-    "arithmetic": scale, add;
-    "augment": augment;
-    "conv":
+    "activation": [activation_forward, activation_backward];
+    "arithmetic": [scale, add];
+    "augment": [augment];
+    "conv": []
         conv_forward_64_packed, conv_forward_48_packed, conv_forward_32_packed, conv_forward_48, conv_forward_32,
         conv_backward_data_64_packed, conv_backward_data_48_packed, conv_backward_data_32_packed,
         conv_backward_data_48, conv_backward_data_32,
         conv_backward_weights_64_packed, conv_backward_weights_48_packed, conv_backward_weights_32_packed,
         conv_backward_weights_48, conv_backward_weights_32;
-    "dropout": dropout_forward, dropout_backward;
-    "linear": linear_bias, linear_update;
-    "local_norm": local_norm_forward, local_norm_terms, local_norm_backward;
-    "lrn": lrn_forward, lrn_backward;
-    "lrn_pool": lrn_pool_forward;
-    "peer": pattern_fill, pattern_check;
-    "pool": pool_forward, pool_backward;
-    "sgd": sgd;
-    "softmax": softmax_forward, softmax_backward, score_images, score_add;
-    "sums": column_sums, sum_parts;
+    "dropout": [dropout_forward, dropout_backward];
+    "linear": [linear_bias, linear_update];
+    "local_norm": [local_norm_forward, local_norm_terms, local_norm_backward];
+    "loss_scale": [] loss_scale_check, loss_scale_merge, loss_scale_update;
+    "lrn": [lrn_forward, lrn_backward];
+    "lrn_pool": [lrn_pool_forward];
+    "peer": [] pattern_fill, pattern_check;
+    "pool": [pool_forward, pool_backward];
+    "sgd": [sgd];
+    "softmax": [softmax_backward] softmax_forward, score_images, score_add;
+    "sums": [column_sums] sum_parts;
+    "words": [] set_words;
+}
+
+/// The convolutions on tensor cores for one type of number, by tile (`conv_tensor.rs`).
+pub struct TensorConv {
+    pub forward: [Kernel; TENSOR_TILES],
+    pub backward_data: [Kernel; TENSOR_TILES],
+    pub backward_weights: [Kernel; TENSOR_TILES],
+}
+
+/// Tiles of 128, 96, 64 and 48 columns, and the one that serves any shape.
+pub const TENSOR_TILES: usize = 5;
+
+/// The convolutions on tensor cores.
+pub struct TensorKernels {
+    pub bf16: TensorConv,
+    pub f16: TensorConv,
+    pub tf32: TensorConv,
+}
+
+/// Loads the kernels of one type of number.
+macro_rules! tensor_conv {
+    ($home:expr, $number:literal) => {{
+        let module = load_module(
+            $home,
+            concat!("conv_", $number),
+            include_bytes!(concat!(env!("OUT_DIR"), "/conv_", $number, ".fatbin")),
+        )?;
+        TensorConv {
+            forward: tensor_conv!($home, module, "conv_forward_", $number),
+            backward_data: tensor_conv!($home, module, "conv_backward_data_", $number),
+            backward_weights: tensor_conv!($home, module, "conv_backward_weights_", $number),
+        }
+    }};
+    ($home:expr, $module:expr, $operation:literal, $number:literal) => {
+        [
+            find($home, $module, concat!($operation, "128_", $number))?,
+            find($home, $module, concat!($operation, "96_", $number))?,
+            find($home, $module, concat!($operation, "64_", $number))?,
+            find($home, $module, concat!($operation, "48_", $number))?,
+            find($home, $module, concat!($operation, "single_", $number))?,
+        ]
+    };
+}
+
+impl TensorKernels {
+    fn load(home: &Home) -> Result<Self> {
+        let kernels = TensorKernels {
+            bf16: tensor_conv!(home, "bf16"),
+            f16: tensor_conv!(home, "f16"),
+            tf32: tensor_conv!(home, "tf32"),
+        };
+        super::conv_tensor::allow_shared(home, &kernels)?;
+        Ok(kernels)
+    }
 }
 
 fn load_module(home: &Home, file: &str, image: &[u8]) -> Result<sys::CUmodule> {

@@ -1,18 +1,20 @@
 //! The [`Device`] trait for GPUs: each operation is in the file of its name.
 
+use super::buffer::Element;
 use super::memory::pinned_allocator;
-use super::{Buffer, CudaDevice, Input, Mailbox, Tally};
+use super::{Buffer, CudaDevice, Graph, Input, Mailbox, Tally};
 use crate::batch::{Batch, HostAllocator};
-use crate::device::{Device, Link, Mask, Peak, Score, Sink};
+use crate::device::{Device, Link, Mask, Peak, Rule, Score, Sink};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
-use cudarc::driver::result;
+use crate::precision::Precision;
 
 impl Device for CudaDevice {
     type Buffer = Buffer;
     type Input = Input;
     type Mailbox = Mailbox;
     type Tally = Tally;
+    type Graph = Graph;
 
     fn name(&self) -> String {
         self.home.name.clone()
@@ -28,7 +30,32 @@ impl Device for CudaDevice {
     }
 
     fn allocate(&mut self, elements: usize) -> Result<Buffer> {
-        Buffer::new(&self.home, elements)
+        Buffer::new(&self.home, elements, Element::F32)
+    }
+
+    fn allocate_maps(&mut self, elements: usize) -> Result<Buffer> {
+        Buffer::new(&self.home, elements, Element::of_maps(self.precision))
+    }
+
+    fn allocate_weights(&mut self, elements: usize) -> Result<Buffer> {
+        Buffer::with_copy(&self.home, elements, Element::of_maps(self.precision))
+    }
+
+    fn precision_for(&self, wanted: Precision) -> Result<Precision> {
+        if wanted == Precision::F32 || self.kernels.tensor.is_some() {
+            return Ok(wanted);
+        }
+        let (major, minor) = self.capability;
+        tracing::warn!(
+            "{}: compute capability {major}.{minor} lacks what {wanted} needs (8.0 has it): computing in f32",
+            self.home.name
+        );
+        Ok(Precision::F32)
+    }
+
+    fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        self.precision = self.precision_for(precision)?;
+        self.blas.set_precision(self.precision)
     }
 
     fn allocated_bytes(&self) -> usize {
@@ -40,24 +67,15 @@ impl Device for CudaDevice {
     }
 
     fn upload(&mut self, source: &[f32], target: &mut Buffer) -> Result<()> {
-        let to = self.output(target, source.len())?.0;
-        self.home.bind()?;
-        // SAFETY: the target was checked to hold the source, which outlives the wait below.
-        let copied =
-            unsafe { result::memcpy_htod_async(to, source, self.home.streams.compute.cu_stream()) };
-        self.home.check("uploading", copied)?;
-        self.finish()
+        self.upload_numbers(source, target)
     }
 
     fn download(&mut self, source: &Buffer, target: &mut [f32]) -> Result<()> {
-        let from = self.input(source, target.len())?.0;
-        self.home.bind()?;
-        // SAFETY: the source was checked to hold as much as the target, which outlives the wait below.
-        let copied = unsafe {
-            result::memcpy_dtoh_async(target, from, self.home.streams.compute.cu_stream())
-        };
-        self.home.check("downloading", copied)?;
-        self.finish()
+        self.download_numbers(source, target)
+    }
+
+    fn write_words(&mut self, words: &[u32], to: &mut Buffer) -> Result<()> {
+        self.launch_set_words(words, to)
     }
 
     fn synchronize(&mut self) -> Result<()> {
@@ -344,7 +362,34 @@ impl Device for CudaDevice {
         scale: f32,
         dlogits: &mut Buffer,
     ) -> Result<()> {
-        self.launch_softmax_backward(classes, images, probabilities, input, scale, dlogits)
+        self.launch_softmax_backward(
+            [classes, images],
+            probabilities,
+            input,
+            scale,
+            None,
+            dlogits,
+        )
+    }
+
+    fn softmax_backward_scaled(
+        &mut self,
+        classes: usize,
+        images: usize,
+        probabilities: &Buffer,
+        input: &Input,
+        scale: f32,
+        loss_scale: &Buffer,
+        dlogits: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_softmax_backward(
+            [classes, images],
+            probabilities,
+            input,
+            scale,
+            Some(loss_scale),
+            dlogits,
+        )
     }
 
     fn allocate_tally(&mut self) -> Result<Tally> {
@@ -363,7 +408,36 @@ impl Device for CudaDevice {
         momentum: &mut Buffer,
         gradient: &Buffer,
     ) -> Result<()> {
-        self.launch_sgd(op, elements, weights, momentum, gradient)
+        self.launch_sgd(&Rule::Now(op), elements, weights, momentum, gradient, None)
+    }
+
+    fn update(
+        &mut self,
+        rule: &Rule<'_, Buffer>,
+        elements: usize,
+        weights: &mut Buffer,
+        momentum: &mut Buffer,
+        gradient: &Buffer,
+        loss_scale: Option<&Buffer>,
+    ) -> Result<()> {
+        self.launch_sgd(rule, elements, weights, momentum, gradient, loss_scale)
+    }
+
+    fn loss_scale_check(
+        &mut self,
+        elements: usize,
+        gradient: &Buffer,
+        state: &mut Buffer,
+    ) -> Result<()> {
+        self.launch_loss_scale_check(elements, gradient, state)
+    }
+
+    fn loss_scale_merge(&mut self, other: &Buffer, state: &mut Buffer) -> Result<()> {
+        self.launch_loss_scale_merge(other, state)
+    }
+
+    fn loss_scale_update(&mut self, state: &mut Buffer) -> Result<()> {
+        self.launch_loss_scale_update(state)
     }
 
     fn link(first: &mut Self, second: &mut Self) -> Result<Option<Link>> {
@@ -378,7 +452,12 @@ impl Device for CudaDevice {
     }
 
     fn mailbox(sender: &mut Self, receiver: &mut Self, elements: usize) -> Result<Mailbox> {
-        Mailbox::new(sender, receiver, elements)
+        let element = Element::of_maps(receiver.precision);
+        Mailbox::new(sender, receiver, elements, element)
+    }
+
+    fn mailbox_f32(sender: &mut Self, receiver: &mut Self, elements: usize) -> Result<Mailbox> {
+        Mailbox::new(sender, receiver, elements, Element::F32)
     }
 
     fn send(&mut self, from: &Buffer, elements: usize, to: &Mailbox) -> Result<()> {
@@ -393,6 +472,34 @@ impl Device for CudaDevice {
             "{}: received from another device's mailbox",
             self.home.name
         )))
+    }
+
+    fn captures(&self) -> bool {
+        true
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn begin_capture(devices: &mut [&mut Self]) -> Result<()> {
+        super::graph::begin(devices)
+    }
+
+    fn end_capture(devices: &mut [&mut Self]) -> Result<Graph> {
+        super::graph::end(devices)
+    }
+
+    fn launch_graph(
+        graph: &Graph,
+        first: (&mut Self, &Input),
+        second: Option<(&mut Self, &Input)>,
+    ) -> Result<()> {
+        graph.launch(first, second)
+    }
+
+    fn swap_message(mailbox: &Mailbox, inbox: &mut Buffer) -> Result<()> {
+        mailbox.swap(inbox)
     }
 
     fn abandon(mailbox: &Mailbox) {

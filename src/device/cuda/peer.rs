@@ -1,9 +1,9 @@
 //! Proof that copies between two devices work. Some machines report peer access and deliver wrong bytes, so a pattern
 //! is sent both ways, in several sizes, while kernels run; what fails is replaced by copies through the host.
 
+use super::buffer::{Buffer, Element};
 use super::exchange::Mailbox;
 use super::geometry::int;
-use super::memory::Buffer;
 use super::module::{Grid, arguments};
 use super::probe::can_access;
 use super::{CudaDevice, Memory};
@@ -155,12 +155,12 @@ fn send_patterns(
     words: usize,
     direct: bool,
 ) -> Result<[u32; 3]> {
-    let mailbox = Mailbox::over(from, to, words, direct)?;
-    let mut source = Buffer::new(&from.home, words)?;
-    let mut inbox = Buffer::new(&to.home, words)?;
+    let mailbox = Mailbox::over(from, to, words, Element::F32, direct)?;
+    let mut source = Buffer::new(&from.home, words, Element::F32)?;
+    let mut inbox = Buffer::new(&to.home, words, Element::F32)?;
     let mut busy = [
-        Buffer::new(&from.home, words)?,
-        Buffer::new(&to.home, words)?,
+        Buffer::new(&from.home, words, Element::F32)?,
+        Buffer::new(&to.home, words, Element::F32)?,
     ];
     let wrong = Memory::new(&to.home, 3 * 4)?;
     for message in 0..3 {
@@ -190,9 +190,9 @@ fn send_patterns(
 
 /// Bytes per second from one device to another.
 fn bandwidth(from: &mut CudaDevice, to: &mut CudaDevice, direct: bool) -> Result<f64> {
-    let mailbox = Mailbox::over(from, to, TIMED_WORDS, direct)?;
-    let source = Buffer::new(&from.home, TIMED_WORDS)?;
-    let mut inbox = Buffer::new(&to.home, TIMED_WORDS)?;
+    let mailbox = Mailbox::over(from, to, TIMED_WORDS, Element::F32, direct)?;
+    let source = Buffer::new(&from.home, TIMED_WORDS, Element::F32)?;
+    let mut inbox = Buffer::new(&to.home, TIMED_WORDS, Element::F32)?;
     let mut round = |messages: usize| -> Result<f64> {
         let start = Instant::now();
         for _ in 0..messages {

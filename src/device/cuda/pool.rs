@@ -1,5 +1,6 @@
 //! Max pooling; `kernels/pool.cu`.
 
+use super::buffer::Element;
 use super::geometry::{Divider, Pointer, argument_types, int};
 use super::module::{Grid, arguments};
 use super::{Buffer, CudaDevice};
@@ -48,6 +49,7 @@ impl CudaDevice {
     ) -> Result<()> {
         let shape = PoolShape::new(op, images)?;
         let elements = images * op.output.len();
+        let element = self.type_of(&[x, y])?;
         let (x, y, count) = (
             self.input(x, images * op.input.len())?,
             self.output(y, elements)?,
@@ -61,7 +63,7 @@ impl CudaDevice {
         // SAFETY: both buffers were checked to hold what the shape says.
         unsafe {
             self.launch(
-                &self.kernels.pool_forward,
+                self.kernels.pool_forward.of(element),
                 Grid::for_each(elements),
                 arguments![x, y, count, shape, maps, width, height],
             )
@@ -78,6 +80,7 @@ impl CudaDevice {
         dx: &mut Buffer,
     ) -> Result<()> {
         let (inputs, outputs) = (images * op.input.len(), images * op.output.len());
+        let element = self.type_of(&[x, y, dy, dx])?;
         let (x, y, dy) = (
             self.input(x, inputs)?,
             self.input(y, outputs)?,
@@ -85,21 +88,19 @@ impl CudaDevice {
         );
         let dx = self.output(dx, inputs)?;
         // SAFETY: every buffer was checked to hold what the shape says.
-        unsafe { self.launch_pool_gradient(op, images, x, y, dy, dx) }
+        unsafe { self.launch_pool_gradient(op, images, element, [x, y, dy, dx]) }
     }
 
     /// The gradient between checked places.
     ///
     /// # Safety
-    /// `x` and `dx` hold `images` inputs of the operation on this GPU, `y` and `dy` as many outputs.
+    /// `x` and `dx` hold `images` inputs of the operation, as `element`, on this GPU, `y` and `dy` as many outputs.
     pub(super) unsafe fn launch_pool_gradient(
         &self,
         op: &Pool,
         images: usize,
-        x: Pointer,
-        y: Pointer,
-        dy: Pointer,
-        dx: Pointer,
+        element: Element,
+        [x, y, dy, dx]: [Pointer; 4],
     ) -> Result<()> {
         let (shape, elements) = (PoolShape::new(op, images)?, images * op.input.len());
         let (count, maps) = (int(elements)?, Divider::new(op.input.maps)?);
@@ -110,7 +111,7 @@ impl CudaDevice {
         // SAFETY: the caller's word.
         unsafe {
             self.launch(
-                &self.kernels.pool_backward,
+                self.kernels.pool_backward.of(element),
                 Grid::for_each(elements),
                 arguments![x, y, dy, dx, count, shape, maps, width, height],
             )

@@ -30,6 +30,7 @@ impl CudaDevice {
         probabilities: &mut Buffer,
     ) -> Result<()> {
         int(images * classes)?;
+        self.expect_f32(&[logits, probabilities])?;
         let logits = self.input(logits, images * classes)?;
         let (probabilities, classes) =
             (self.output(probabilities, images * classes)?, int(classes)?);
@@ -49,14 +50,16 @@ impl CudaDevice {
 
     pub(super) fn launch_softmax_backward(
         &mut self,
-        classes: usize,
-        images: usize,
+        [classes, images]: [usize; 2],
         probabilities: &Buffer,
         input: &Input,
         scale: f32,
+        loss_scale: Option<&Buffer>,
         dlogits: &mut Buffer,
     ) -> Result<()> {
         let elements = images * classes;
+        self.expect_f32(&[probabilities])?;
+        let (element, loss_scale) = (dlogits.element(), self.loss_scale(loss_scale)?);
         let (p, d) = (
             self.input(probabilities, elements)?,
             self.output(dlogits, elements)?,
@@ -66,9 +69,9 @@ impl CudaDevice {
         // SAFETY: the buffers were checked to hold `elements`, the input a label for each image.
         unsafe {
             self.launch(
-                &self.kernels.softmax_backward,
+                self.kernels.softmax_backward.of(element),
                 Grid::for_each(elements),
-                arguments![p, labels, d, count, scale, divider],
+                arguments![p, labels, d, count, scale, loss_scale, divider],
             )
         }?;
         self.done_with(input)
@@ -89,6 +92,7 @@ impl CudaDevice {
             )));
         }
         int(images * classes)?;
+        self.expect_f32(&[logits])?;
         let logits = self.input(logits, images * classes)?;
         let scores = self.workspace(images * IMAGE_SCORE)?;
         let (classes, count, sums) = (int(classes)?, int(images)?, tally.sums.pointer());

@@ -21,6 +21,8 @@ impl CudaDevice {
         gradient: &mut Buffer,
     ) -> Result<()> {
         int(rows * outputs)?;
+        self.expect_f32(&[gradient])?;
+        let element = dy.element();
         let (dy, gradient) = (
             self.input(dy, rows * outputs)?,
             self.output(gradient, outputs)?,
@@ -45,7 +47,7 @@ impl CudaDevice {
         // SAFETY: `dy` holds the matrix, `to` a row of `outputs` for each part.
         unsafe {
             self.launch(
-                &self.kernels.column_sums,
+                self.kernels.column_sums.of(element),
                 grid,
                 arguments![dy, to, rows, width, share, directly],
             )

@@ -40,6 +40,7 @@ impl Device for Plain {
     type Input = Input;
     type Mailbox = Rendezvous<Buffer>;
     type Tally = Score;
+    type Graph = std::convert::Infallible;
 
     fn name(&self) -> String {
         "plain float64 reference".into()
@@ -477,7 +478,8 @@ impl Device for Plain {
 
 /// 1 where unit `i` of all images' units is kept, else 0.
 fn kept(op: &Dropout, mask: &Mask<'_, Buffer>, i: usize) -> f32 {
-    match mask {
+    match mask.now() {
+        Mask::Later { .. } => unreachable!("read just now"),
         Mask::Given(mask) => mask[i],
         Mask::Counter {
             key,
@@ -486,7 +488,7 @@ fn kept(op: &Dropout, mask: &Mask<'_, Buffer>, i: usize) -> f32 {
             first_image,
         } => {
             let (image, unit) = (first_image + i / op.units, op.first_unit + i % op.units);
-            let word = key.word((image * op.all_units + unit) as u32, *lane, *step);
+            let word = key.word((image * op.all_units + unit) as u32, lane, step);
             f32::from(u8::from(word >= op.threshold()))
         }
     }

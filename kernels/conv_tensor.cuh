@@ -1,0 +1,217 @@
+// The convolutions of conv.cu on tensor cores: the same products and orders, operands in 16 bits or TF32, sums in f32.
+// Included by one file for each type of number, so that they compile side by side.
+#pragma once
+
+#include "conv.cuh"
+#include "tensor_tile.cuh"
+
+// Starts the copies of a BM x BK tile of gathered patches, `Pack` maps at a time. Forward the window moves with
+// (row, column), backward against them. `at` is the place in the window of this thread's packs.
+template <class T, int Pack, bool Backward>
+struct TensorGather {
+    using E = typename T::Element;
+    using S = Share<T, T::BM, T::BK, Pack>;
+    static_assert(S::EVEN, "a thread's packs stand in one column");
+
+    __device__ static __forceinline__ void copy(E* to, const E* source, const Patch* patches, const WindowPlace& at,
+                                                int height, int width, int maps, int size, int stride) {
+#pragma unroll 8
+        for (int i = 0; i < S::PACKS; ++i) {
+            const Patch patch = patches[S::row(i)];
+            int y = Backward ? patch.y - at.row : patch.y + at.row;
+            int x = Backward ? patch.x - at.column : patch.x + at.column;
+            bool inside = at.row < size;
+            if (Backward && stride != 1) {
+                // Only every stride-th pixel of the input met this element of the window.
+                inside = inside && y >= 0 && x >= 0 && y % stride == 0 && x % stride == 0;
+                y /= stride, x /= stride;
+            }
+            inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(height) &&
+                     static_cast<unsigned>(x) < static_cast<unsigned>(width);
+            copy_pack<Pack>(to + S::row(i) * T::ROW_K + S::column(i),
+                            source + patch.image + (y * width + x) * maps + at.map, inside);
+        }
+    }
+};
+
+// ---- forward ----------------------------------------------------------------------------------------------------
+
+// Tiles of patches and of weights, first of this column's maps, then of the peer's.
+template <class T, int Pack>
+struct TensorForward {
+    using E = typename T::Element;
+    using Gather = TensorGather<T, Pack, false>;
+    const ConvShape& shape;
+    const E *x, *weights, *next_x, *next_weights;
+    const Patch* patches;
+    int first_column, k = 0;
+    WindowPlace at;
+
+    __device__ __forceinline__ void issue(E* a, E* b) {
+        const int depth = shape.size * shape.size * shape.maps;
+        if (k >= depth) {
+            x = next_x, weights = next_weights;
+            k = 0;
+        }
+        if (k == 0) at.start(Gather::S::column(0), shape.size, shape.maps);
+        Gather::copy(a, x, patches, at, shape.height, shape.width, shape.maps, shape.size, 1);
+        copy_rows<T, Pack>(b, weights, k, depth, first_column, shape.outputs);
+        k += T::BK;
+        at.map += T::BK;
+        at.settle(shape.size, shape.maps);
+    }
+};
+
+template <class T, int Pack, class E>
+__device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, const E* weights, const E* peer_weights,
+                                               const float* bias, E* y, int parts, int activation,
+                                               const ConvShape& shape) {
+    using S = Stages<T, true, false>;
+    DYN_SHARED(E, memory);
+    __shared__ Patch patches[T::BM];
+    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
+    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
+    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
+    fill_patches<T>(patches, first_row, shape.images, shape.out_height, shape.out_width, shape.stride, -shape.pad,
+                    shape.height * shape.width * shape.maps);
+
+    float sums[T::FM][T::FN][4] = {};
+    TensorForward<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, first_column};
+    const int depth = shape.size * shape.size * shape.maps;
+    accumulate_stages<S>(source, parts * ((depth + T::BK - 1) / T::BK), memory, sums);
+    write_sums<T>(y, first_row, shape.images * shape.out_height * shape.out_width, first_column, shape.outputs, false,
+                  sums, [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
+}
+
+// ---- gradient of the input --------------------------------------------------------------------------------------
+
+// Tiles of patches of dy, and of the weights with inputs and outputs changed over: rows along K as they are stored.
+template <class T, int Pack>
+struct TensorBackward {
+    using E = typename T::Element;
+    using Gather = TensorGather<T, Pack, true>;
+    using S = Share<T, T::BN, T::BK, Pack>;
+    const ConvShape& shape;
+    const E *dy, *weights;
+    const Patch* patches;
+    int first_column;
+    WindowPlace at;
+
+    __device__ __forceinline__ void issue(E* a, E* b) {
+        Gather::copy(a, dy, patches, at, shape.out_height, shape.out_width, shape.outputs, shape.size, shape.stride);
+        const int window = (at.row * shape.size + at.column) * shape.maps;
+#pragma unroll 8
+        for (int i = 0; i < S::PACKS; ++i) {
+            if (!S::exists(i)) continue;
+            const int map = first_column + S::row(i);
+            copy_pack<Pack>(b + S::row(i) * T::ROW_K + S::column(i), weights + (window + map) * shape.outputs + at.map,
+                            map < shape.maps && at.row < shape.size);
+        }
+        at.map += T::BK;
+        at.settle(shape.size, shape.outputs);
+    }
+};
+
+template <class T, int Pack, class E>
+__device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weights, E* dx, const ConvShape& shape) {
+    using S = Stages<T, true, true>;
+    DYN_SHARED(E, memory);
+    __shared__ Patch patches[T::BM];
+    const int column_tiles = (shape.maps + T::BN - 1) / T::BN;
+    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
+    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
+    fill_patches<T>(patches, first_row, shape.images, shape.height, shape.width, 1, shape.pad,
+                    shape.out_height * shape.out_width * shape.outputs);
+
+    float sums[T::FM][T::FN][4] = {};
+    TensorBackward<T, Pack> source{shape, dy, weights, patches, first_column};
+    source.at.start(TensorGather<T, Pack, true>::S::column(0), shape.size, shape.outputs);
+    const int depth = shape.size * shape.size * shape.outputs;
+    accumulate_stages<S>(source, (depth + T::BK - 1) / T::BK, memory, sums);
+    write_sums<T>(dx, first_row, shape.images * shape.height * shape.width, first_column, shape.maps, false, sums,
+                  [](int, float sum, float) { return sum; });
+}
+
+// ---- gradient of the weights ------------------------------------------------------------------------------------
+
+// Tiles of patches with pixels along K, and of dy. A thread's place in the window never changes.
+template <class T, int Pack>
+struct TensorWeights {
+    using E = typename T::Element;
+    using S = Share<T, T::BK, T::BM, Pack>;
+    static_assert(S::EVEN, "a thread's packs stand in one column");
+    const ConvShape& shape;
+    const E *x, *dy;
+    Divider image_pixels, row_pixels;
+    int pixel, end, first_column;
+    WindowPlace at;
+
+    __device__ __forceinline__ void issue(E* a, E* b) {
+#pragma unroll 8
+        for (int i = 0; i < S::PACKS; ++i) {
+            int place = pixel + S::row(i);
+            bool inside = place < end && at.row < shape.size;
+            const int image = image_pixels.take(place), row = row_pixels.take(place);
+            const int y = row * shape.stride - shape.pad + at.row, x_ = place * shape.stride - shape.pad + at.column;
+            inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(shape.height) &&
+                     static_cast<unsigned>(x_) < static_cast<unsigned>(shape.width);
+            copy_pack<Pack>(a + S::row(i) * T::ROW_M + S::column(i),
+                            x + ((image * shape.height + y) * shape.width + x_) * shape.maps + at.map, inside);
+        }
+        copy_rows<T, Pack>(b, dy, pixel, end, first_column, shape.outputs);
+        pixel += T::BK;
+    }
+};
+
+// Block (tile, part), as in conv.cu.
+template <class T, int Pack, class E>
+__device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy, float* to, int pixels_per_part,
+                                                        int accumulate_into, const Divider& image_pixels,
+                                                        const Divider& row_pixels, const ConvShape& shape) {
+    using S = Stages<T, false, false>;
+    DYN_SHARED(E, memory);
+    const int depth = shape.size * shape.size * shape.maps;
+    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
+    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
+    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
+    const int pixels = shape.images * shape.out_height * shape.out_width;
+    const int begin = static_cast<int>(blockIdx.y) * pixels_per_part;
+    const int end = min(begin + pixels_per_part, pixels);
+
+    float sums[T::FM][T::FN][4] = {};
+    TensorWeights<T, Pack> source{shape, x, dy, image_pixels, row_pixels, begin, end, first_column};
+    source.at.start(first_row + TensorWeights<T, Pack>::S::column(0), shape.size, shape.maps);
+    accumulate_stages<S>(source, (end - begin + T::BK - 1) / T::BK, memory, sums);
+    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, first_row, depth, first_column,
+                  shape.outputs, accumulate_into != 0, sums,
+                  [](int, float sum, float old) { return sum + old; });
+}
+
+// ---- kernels ----------------------------------------------------------------------------------------------------
+
+// Tiles of 128, 96, 64 and 48 columns. A file defines NUMBER before it uses them.
+using Tensor128 = TensorTile<NUMBER, 128, 2, 4>;
+using Tensor96 = TensorTile<NUMBER, 96, 2, 2>;
+using Tensor64 = TensorTile<NUMBER, 64, 2, 2>;
+using Tensor48 = TensorTile<NUMBER, 48, 4, 1>;
+
+// `blocks` of a kernel are to fit a multiprocessor. Below compute capability 8.0 there is nothing to run.
+#define TENSOR_KERNELS(tile, suffix, pack, blocks)                                                                     \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
+        conv_forward_##suffix(const NUMBER::Element* x, const NUMBER::Element* peer_x, const NUMBER::Element* weights, \
+                              const NUMBER::Element* peer_weights, const float* bias, NUMBER::Element* y, int parts,   \
+                              int activation, ConvShape shape) {                                                       \
+        IF_TENSOR(tensor_forward<tile, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape));    \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
+        conv_backward_data_##suffix(const NUMBER::Element* dy, const NUMBER::Element* weights, NUMBER::Element* dx,    \
+                                    ConvShape shape) {                                                                 \
+        IF_TENSOR(tensor_backward_data<tile, pack>(dy, weights, dx, shape));                                           \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
+        conv_backward_weights_##suffix(const NUMBER::Element* x, const NUMBER::Element* dy, float* to,                 \
+                                       int pixels_per_part, int accumulate_into, Divider image_pixels,                 \
+                                       Divider row_pixels, ConvShape shape) {                                          \
+        IF_TENSOR(tensor_backward_weights<tile, pack>(x, dy, to, pixels_per_part, accumulate_into, image_pixels,       \
+                                                      row_pixels, shape));                                             \
+    }

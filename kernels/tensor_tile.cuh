@@ -1,0 +1,236 @@
+// A block's share of a matrix product C[M,N] = A[M,K] · B[K,N] on tensor cores, sums in f32: tiles of A and B go through
+// shared memory, several on their way while one is multiplied. The convolution kernels differ in where A and B come from.
+#pragma once
+
+#include "index.cuh"
+
+// Fragments of 16-bit operands for mma m16n8k16. A tile in shared memory has its rows along K (AlongK), or K is the
+// number of the row; `place` is the tile's first row and column of the fragment, counted in M or N, and K.
+template <class E>
+struct HalfOperands {
+    using Element = E;
+    static constexpr int K = 16, BK = 32;
+
+    template <bool AlongK, int Row>
+    __device__ static __forceinline__ void load_a(unsigned (&to)[4], const E* tile, int m, int k) {
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        if constexpr (AlongK)
+            ldmatrix_x4(to, tile + (m + lane % 16) * Row + k + lane / 16 * 8);
+        else
+            ldmatrix_x4<true>(to, tile + (k + lane / 16 * 8 + lane % 8) * Row + m + lane / 8 % 2 * 8);
+    }
+    // Two neighbouring fragments, 16 columns.
+    template <bool AlongK, int Row>
+    __device__ static __forceinline__ void load_b(unsigned (&first)[2], unsigned (&second)[2], const E* tile, int n,
+                                                  int k) {
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        unsigned all[4];
+        if constexpr (AlongK)
+            ldmatrix_x4(all, tile + (n + lane / 16 * 8 + lane % 8) * Row + k + lane / 8 % 2 * 8);
+        else
+            ldmatrix_x4<true>(all, tile + (k + lane % 16) * Row + n + lane / 16 * 8);
+        first[0] = all[0], first[1] = all[1], second[0] = all[2], second[1] = all[3];
+    }
+};
+
+struct Bf16 : HalfOperands<__nv_bfloat16> {
+    __device__ static __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+        mma_bf16(d, a, b);
+    }
+};
+
+struct F16 : HalfOperands<__half> {
+    __device__ static __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+        mma_f16(d, a, b);
+    }
+};
+
+// f32 operands for mma m16n8k8, rounded to TF32 on the way to the registers. Rows along K are read by ldmatrix, whose
+// 16 bytes are four floats here; it cannot transpose those, so the other orders are read one by one, from rows whose
+// length lets every lane meet a bank of its own.
+struct Tf32 {
+    using Element = float;
+    static constexpr int K = 8, BK = 16;
+
+    template <bool AlongK, int Row>
+    __device__ static __forceinline__ void load_a(unsigned (&to)[4], const float* tile, int m, int k) {
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        if constexpr (AlongK) {
+            ldmatrix_x4(to, tile + (m + lane % 16) * Row + k + lane / 16 * 4);
+        } else {
+            const float* from = tile + (k + lane % 4) * Row + m + lane / 4;
+            to[0] = __float_as_uint(from[0]), to[1] = __float_as_uint(from[8]);
+            to[2] = __float_as_uint(from[4 * Row]), to[3] = __float_as_uint(from[4 * Row + 8]);
+        }
+        round(to);
+    }
+    template <bool AlongK, int Row>
+    __device__ static __forceinline__ void load_b(unsigned (&first)[2], unsigned (&second)[2], const float* tile, int n,
+                                                  int k) {
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        unsigned all[4];
+        if constexpr (AlongK) {
+            ldmatrix_x4(all, tile + (n + lane / 16 * 8 + lane % 8) * Row + k + lane / 8 % 2 * 4);
+        } else {
+            const float* from = tile + (k + lane % 4) * Row + n + lane / 4;
+            all[0] = __float_as_uint(from[0]), all[1] = __float_as_uint(from[4 * Row]);
+            all[2] = __float_as_uint(from[8]), all[3] = __float_as_uint(from[4 * Row + 8]);
+        }
+        round(all);
+        first[0] = all[0], first[1] = all[1], second[0] = all[2], second[1] = all[3];
+    }
+    __device__ static __forceinline__ void round(unsigned (&values)[4]) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) values[i] = to_tf32(__uint_as_float(values[i]));
+    }
+    __device__ static __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+        mma_tf32(d, a, b);
+    }
+};
+
+// BM x BN outputs of a block, BK products deep, shared by WarpsM x WarpsN warps.
+template <class Number, int BlockN, int WarpsM, int WarpsN>
+struct TensorTile {
+    using Operands = Number;
+    using Element = typename Number::Element;
+    static constexpr int BM = 128, BN = BlockN, BK = Number::BK, THREADS = 32 * WarpsM * WarpsN, STAGES = 3;
+    static constexpr int WM = BM / WarpsM, WN = BN / WarpsN, FM = WM / 16, FN = WN / 8;
+    static_assert(WM % 16 == 0 && WN % 16 == 0, "a warp's share in whole fragments, two side by side");
+    // Elements of 16 bytes, by which copies go; rows in shared memory are padded so that neither copies nor fragments
+    // meet a bank twice.
+    static constexpr int CHUNK = 16 / sizeof(Element);
+    static constexpr int ROW_K = BK + CHUNK, ROW_M = BM + 8, ROW_N = BN + 8;
+
+    // First row and column of this warp's share.
+    __device__ static __forceinline__ int warp_row() { return static_cast<int>(threadIdx.x) / 32 / WarpsN * WM; }
+    __device__ static __forceinline__ int warp_column() { return static_cast<int>(threadIdx.x) / 32 % WarpsN * WN; }
+};
+
+// One stage of the pipeline: a tile of A and one of B, each with rows along K or not.
+template <class Tile, bool AAlongK, bool BAlongK>
+struct Stages {
+    using T = Tile;
+    using Element = typename T::Element;
+    static constexpr bool A_ALONG_K = AAlongK, B_ALONG_K = BAlongK;
+    static constexpr int ROW_A = AAlongK ? T::ROW_K : T::ROW_M, ROW_B = BAlongK ? T::ROW_K : T::ROW_N;
+    static constexpr int SIZE_A = (AAlongK ? T::BM : T::BK) * ROW_A, SIZE_B = (BAlongK ? T::BN : T::BK) * ROW_B;
+    static constexpr int SIZE = SIZE_A + SIZE_B;
+};
+
+// Adds the products of one stage.
+template <class S>
+__device__ __forceinline__ void multiply_stage(const typename S::Element* a, const typename S::Element* b,
+                                               float (&sums)[S::T::FM][S::T::FN][4]) {
+    using T = typename S::T;
+    using Number = typename T::Operands;
+    const int row = T::warp_row(), column = T::warp_column();
+#pragma unroll
+    for (int k = 0; k < T::BK; k += Number::K) {
+        unsigned fa[T::FM][4], fb[T::FN][2];
+#pragma unroll
+        for (int i = 0; i < T::FM; ++i)
+            Number::template load_a<S::A_ALONG_K, S::ROW_A>(fa[i], a, row + 16 * i, k);
+#pragma unroll
+        for (int j = 0; j < T::FN; j += 2)
+            Number::template load_b<S::B_ALONG_K, S::ROW_B>(fb[j], fb[j + 1], b, column + 8 * j, k);
+#pragma unroll
+        for (int i = 0; i < T::FM; ++i)
+#pragma unroll
+            for (int j = 0; j < T::FN; ++j) Number::multiply(sums[i][j], fa[i], fb[j]);
+    }
+}
+
+// Adds `tiles` tiles of products to `sums`; `source.issue(a, b)` starts the copies of the next tile into a stage.
+template <class S, class Source>
+__device__ __forceinline__ void accumulate_stages(Source& source, int tiles, typename S::Element* memory,
+                                                  float (&sums)[S::T::FM][S::T::FN][4]) {
+    constexpr int AHEAD = S::T::STAGES - 1;
+    int filled = 0, used = 0;
+#pragma unroll
+    for (int tile = 0; tile < AHEAD; ++tile) {
+        if (tile < tiles) source.issue(memory + filled * S::SIZE, memory + filled * S::SIZE + S::SIZE_A);
+        cp_async_commit();
+        ++filled;
+    }
+    for (int tile = 0; tile < tiles; ++tile) {
+        cp_async_wait<AHEAD - 1>();
+        // This tile has arrived for all threads, and the stage filled next has been used by all.
+        __syncthreads();
+        if (tile + AHEAD < tiles) source.issue(memory + filled * S::SIZE, memory + filled * S::SIZE + S::SIZE_A);
+        cp_async_commit();
+        filled = filled + 1 == S::T::STAGES ? 0 : filled + 1;
+        multiply_stage<S>(memory + used * S::SIZE, memory + used * S::SIZE + S::SIZE_A, sums);
+        used = used + 1 == S::T::STAGES ? 0 : used + 1;
+    }
+}
+
+// Starts the copy of `Pack` neighbours to shared memory, zeros where not `inside`. Where they are fewer than 4 bytes
+// the copy is done at once.
+template <int Pack, class E>
+__device__ __forceinline__ void copy_pack(E* to, const E* from, bool inside) {
+    if constexpr (Pack * sizeof(E) >= 4)
+        cp_async<static_cast<int>(Pack * sizeof(E))>(to, from, inside);
+    else
+        *to = inside ? *from : narrow<E>(0.0f);
+}
+
+// This thread's share of a tile of `Rows` x `Columns` in shared memory rows of `Row`: packs from row `first_row()` on,
+// every DOWN rows, at column `first_column()`.
+template <class T, int Rows, int Columns, int Pack>
+struct Share {
+    static constexpr int ACROSS = Columns / Pack, COUNT = Rows * ACROSS;
+    static constexpr int PACKS = (COUNT + T::THREADS - 1) / T::THREADS;
+    static constexpr bool EVEN = T::THREADS % ACROSS == 0;
+
+    // Number of pack i; beyond COUNT there is none.
+    __device__ static __forceinline__ int number(int i) { return static_cast<int>(threadIdx.x) + i * T::THREADS; }
+    __device__ static __forceinline__ bool exists(int i) { return COUNT % T::THREADS == 0 || number(i) < COUNT; }
+    __device__ static __forceinline__ int row(int i) { return number(i) / ACROSS; }
+    __device__ static __forceinline__ int column(int i) { return number(i) % ACROSS * Pack; }
+};
+
+// Starts the copies of a BK x BN tile of a row-major matrix of `columns` columns, rows along K.
+template <class T, int Pack>
+__device__ __forceinline__ void copy_rows(typename T::Element* to, const typename T::Element* matrix, int first_row,
+                                          int rows, int first_column, int columns) {
+    using S = Share<T, T::BK, T::BN, Pack>;
+#pragma unroll 8
+    for (int i = 0; i < S::PACKS; ++i) {
+        if (!S::exists(i)) continue;
+        const int row = first_row + S::row(i), column = first_column + S::column(i);
+        copy_pack<Pack>(to + S::row(i) * T::ROW_N + S::column(i), matrix + row * columns + column,
+                        row < rows && column < columns);
+    }
+}
+
+// Writes a thread's sums to the row-major matrix `to` of `rows` x `columns`, as `finish(column, sum, old)` gives them;
+// `old` is what stands there, if `read_old`.
+template <class T, class E, class Finish>
+__device__ __forceinline__ void write_sums(E* to, int first_row, int rows, int first_column, int columns,
+                                           bool read_old, const float (&sums)[T::FM][T::FN][4], Finish finish) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const bool whole = columns % 2 == 0;
+#pragma unroll
+    for (int i = 0; i < 2 * T::FM; ++i) {
+        const int row = first_row + T::warp_row() + i * 8 + lane / 4;
+        if (row >= rows) continue;
+#pragma unroll
+        for (int j = 0; j < T::FN; ++j) {
+            const int column = first_column + T::warp_column() + j * 8 + lane % 4 * 2;
+            E* place = to + static_cast<size_t>(row) * columns + column;
+            Neighbours<E, 2> results;
+#pragma unroll
+            for (int v = 0; v < 2; ++v)
+                if (column + v < columns)
+                    results.v[v] = narrow<E>(
+                        finish(column + v, sums[i / 2][j][i % 2 * 2 + v], read_old ? widen(place[v]) : 0.0f));
+            if (whole && column < columns) {
+                *reinterpret_cast<Neighbours<E, 2>*>(place) = results;
+            } else {
+#pragma unroll
+                for (int v = 0; v < 2; ++v)
+                    if (column + v < columns) place[v] = results.v[v];
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Steps launched as graphs against the same steps issued one operation at a time.
+
+use crate::cases::Case;
+use crate::checks::{engine, update_rates};
+use crate::cuda::session;
+use alexnet_mp::device::cuda::CudaDevice;
+use alexnet_mp::engine::{Dropping, Engine, StepContext};
+use alexnet_mp::network::params::Tensors;
+use vcuda::{Options, Streams};
+
+/// What some updates came to: loss by loss, parameters, momentum, bytes exchanged.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    losses: Vec<f64>,
+    parameters: Tensors,
+    momentum: Tensors,
+    exchanged: u64,
+}
+
+/// Updates with another learning rate and other masks each time; an evaluation and a step without
+/// an update among them.
+fn train(mut engine: Engine<CudaDevice>, case: &Case) -> Outcome {
+    let mut losses = vec![];
+    for step in 0..10 {
+        let (images, labels) = case.batch(step % 3);
+        engine.load_images(&images, &labels).unwrap();
+        let mut rates = update_rates(case);
+        for (weights, bias) in &mut rates {
+            weights.rate *= 1.0 + step as f32;
+            bias.rate /= 1.0 + step as f32;
+        }
+        let context = StepContext {
+            dropping: Dropping::Counter {
+                step: u64::from(step) + (1 << 33),
+            },
+            first_image: 0,
+            whole_batch: case.images,
+            accumulate: false,
+            update: (step != 6).then_some(&rates[..]),
+        };
+        engine.train_step(&context).unwrap();
+        if step == 4 {
+            engine.test_step().unwrap();
+        }
+        losses.push(engine.take_score().unwrap().loss);
+    }
+    Outcome {
+        losses,
+        parameters: engine.parameters().unwrap(),
+        momentum: engine.momentum().unwrap(),
+        exchanged: engine.exchanged_bytes(),
+    }
+}
+
+fn graphs_change_no_bit(gpus: &[usize], precision: &str, streams: Streams, peer_access: bool) {
+    let options = Options {
+        streams: Some(streams),
+        peer_access: Some(peer_access),
+        ..Options::default()
+    };
+    let Some(session) = session(&options, gpus) else {
+        return;
+    };
+    let case = Case::tiny("paper", &[&format!("train.precision={precision}")]);
+    let open = || -> Engine<CudaDevice> {
+        let devices = gpus.iter().map(|&g| CudaDevice::open(g).unwrap());
+        engine(&case, devices.collect())
+    };
+    let mut one_by_one = open();
+    one_by_one.set_graphs(false).unwrap();
+    assert!(!one_by_one.has_graphs());
+    let expected = train(one_by_one, &case);
+    vcuda::reset_counters();
+    let engine = open();
+    assert!(engine.has_graphs());
+    let found = train(engine, &case);
+    assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
+    if session.driver() == vcuda::Driver::Virtual {
+        assert!(session.counters().graph_launches >= 3, "{gpus:?}");
+    }
+    assert_eq!(found, expected, "{gpus:?} {precision} {streams:?}");
+}
+
+#[test]
+fn graphs_of_one_gpu_change_no_bit() {
+    graphs_change_no_bit(&[0], "f32", Streams::Eager, true);
+    graphs_change_no_bit(&[0], "f16", Streams::Random(2), true);
+}
+
+#[test]
+fn graphs_of_two_gpus_change_no_bit() {
+    graphs_change_no_bit(&[0, 1], "f32", Streams::Lazy, true);
+    graphs_change_no_bit(&[0, 1], "f16", Streams::Random(5), true);
+}
+
+#[test]
+fn graphs_of_one_gpu_named_twice_and_of_gpus_without_peer_access_change_no_bit() {
+    graphs_change_no_bit(&[0, 0], "bf16", Streams::Random(8), true);
+    graphs_change_no_bit(&[0, 1], "bf16", Streams::Random(9), false);
+}
