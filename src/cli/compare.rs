@@ -55,7 +55,8 @@ pub struct Compare {
 /// A configuration's runs, one for each seed.
 struct Trained {
     name: String,
-    runs: Vec<Finished>,
+    /// One for each seed; none where the loss exploded or was not finite.
+    runs: Vec<Option<Finished>>,
 }
 
 /// How a run ended. Errors in per cent.
@@ -71,7 +72,15 @@ struct Finished {
 
 impl Trained {
     fn values(&self, of: impl Fn(&Finished) -> f64) -> Vec<f64> {
-        self.runs.iter().map(of).collect()
+        self.finished().map(of).collect()
+    }
+
+    fn finished(&self) -> impl Iterator<Item = &Finished> {
+        self.runs.iter().flatten()
+    }
+
+    fn diverged(&self) -> usize {
+        self.runs.len() - self.finished().count()
     }
 }
 
@@ -118,7 +127,15 @@ impl Compare {
         for seed in 0..self.seeds {
             tracing::info!("{name}, seed {seed} ({} of {})", seed + 1, self.seeds);
             let folder = self.folder(&name, seed);
-            let outcome = self.one(self.config(config, seed)?, folder.clone(), signals, quiet)?;
+            let config = self.config(config, seed)?;
+            let outcome = match self.one(config, folder.clone(), signals, quiet) {
+                Err(Error::Numeric(why)) => {
+                    tracing::warn!("{name}, seed {seed} diverged: {why}");
+                    runs.push(None);
+                    continue;
+                }
+                outcome => outcome?,
+            };
             if let Some(signal) = outcome.stopped {
                 return Err(Error::Interrupted(signal));
             }
@@ -126,14 +143,14 @@ impl Compare {
                 .validation
                 .ok_or_else(|| data("there is no folder val to compare on"))?;
             let records = metrics::read(&folder.join(METRICS))?;
-            runs.push(Finished {
+            runs.push(Some(Finished {
                 folder,
                 top1: found.top1_error * 100.0,
                 top5: found.top5_error * 100.0,
                 loss: found.loss,
                 quarter: steps_to_error(&records, 0.25),
                 speed: outcome.images_per_second,
-            });
+            }));
         }
         Ok(Trained { name, runs })
     }
@@ -193,8 +210,8 @@ impl Compare {
                 "images_per_second": run.speed })
         };
         let results = all.iter().map(|trained| {
-            let runs: Vec<_> = trained.runs.iter().map(run).collect();
-            json!({ "configuration": trained.name, "runs": runs })
+            let runs: Vec<_> = trained.finished().map(run).collect();
+            json!({ "configuration": trained.name, "runs": runs, "diverged": trained.diverged() })
         });
         let text = serde_json::Value::from_iter(results).to_string();
         let path = self.out.join("results.json");
@@ -221,7 +238,7 @@ impl Compare {
             .map(|t| {
                 Ok(Run {
                     name: t.name.clone(),
-                    records: metrics::read(&t.runs[0].folder.join(METRICS))?,
+                    records: metrics::read(&self.folder(&t.name, 0).join(METRICS))?,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -264,12 +281,18 @@ fn as_table(all: &[Trained]) -> String {
         }
     };
     let top1 = |t: &Trained| t.values(|run| run.top1);
-    let first = all.first().map_or(0.0, |t| mean_and_spread(&top1(t)).0);
+    let mean = |t: &Trained| mean_and_spread(&top1(t)).0;
+    let first = all.first().filter(|t| t.finished().count() > 0).map(mean);
     let row = |t: &Trained| {
+        let change = first.filter(|_| t.finished().count() > 0);
+        let (diverged, seeds) = (t.diverged(), t.runs.len());
         vec![
-            t.name.clone(),
+            match diverged {
+                0 => t.name.clone(),
+                n => format!("{} ({n} of {seeds} diverged)", t.name),
+            },
             spread(&top1(t), 2),
-            format!("{:+.2}", mean_and_spread(&top1(t)).0 - first),
+            change.map_or(String::new(), |first| format!("{:+.2}", mean(t) - first)),
             spread(&t.values(|run| run.top5), 2),
             spread(&t.values(|run| run.loss), 4),
             quarters(t, spread),
@@ -291,10 +314,11 @@ fn as_table(all: &[Trained]) -> String {
 
 /// Steps to 25 % training error, with the number of runs that reached it where not all did.
 fn quarters(trained: &Trained, spread: impl Fn(&[f64], usize) -> String) -> String {
-    let reached = trained.runs.iter().filter_map(|run| run.quarter);
+    let reached = trained.finished().filter_map(|run| run.quarter);
     let reached: Vec<f64> = reached.map(|steps| steps as f64).collect();
-    let (some, all) = (reached.len(), trained.runs.len());
+    let (some, all) = (reached.len(), trained.finished().count());
     match some {
+        0 if all == 0 => String::new(),
         0 => "not reached".into(),
         _ if some < all => format!("{} ({some} of {all})", spread(&reached, 0)),
         _ => spread(&reached, 0),
@@ -305,6 +329,41 @@ fn quarters(trained: &Trained, spread: impl Fn(&[f64], usize) -> String) -> Stri
 mod tests {
     use super::*;
     use crate::report::metrics::StepRecord;
+
+    #[test]
+    fn diverged_runs_are_told_and_left_out_of_the_means() {
+        let run = |top1| {
+            Some(Finished {
+                folder: PathBuf::new(),
+                top1,
+                top5: 0.0,
+                loss: 0.5,
+                quarter: Some(20),
+                speed: 100.0,
+            })
+        };
+        let trained = |name: &str, runs| Trained {
+            name: name.into(),
+            runs,
+        };
+        let all = [
+            trained("a", vec![run(10.0), run(12.0)]),
+            trained("b", vec![None, run(8.0)]),
+            trained("c", vec![None, None]),
+        ];
+        let text = as_table(&all);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[1].starts_with("a  ") && lines[1].contains("11.00 ± 1.41"),
+            "{text}"
+        );
+        assert!(lines[2].starts_with("b (1 of 2 diverged)"), "{text}");
+        assert!(
+            lines[2].contains("8.00") && lines[2].contains("-3.00"),
+            "{text}"
+        );
+        assert_eq!(lines[3], "c (2 of 2 diverged)");
+    }
 
     #[test]
     fn the_first_log_at_a_quarter_of_errors_counts() {

@@ -4,7 +4,6 @@ use super::device_choice::DeviceFlags;
 use super::inference::{Inference, Rows, Wanted};
 use super::model::{Model, ModelFlags};
 use super::open::{check_classes, dataset};
-use crate::config::Config;
 use crate::error::{Result, data, usage};
 use crate::precision::Precision;
 use crate::report::format::percent;
@@ -17,11 +16,11 @@ use std::path::{Path, PathBuf};
 
 /// Measure top-1 and top-5 error and log loss over the validation images
 ///
-/// Of several weight files the probabilities are averaged. Without --data the built-in
-/// validation set is used.
+/// Of several weight files the probabilities are averaged. Without --data it is the set that the
+/// run was trained on, the built-in one where that was none.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  alexnet-mp evaluate --weights runs/first                      the built-in validation set
+  alexnet-mp evaluate --weights runs/first                      the run's own validation set
   alexnet-mp evaluate --weights runs/first --data imagenet/ --views 10
   alexnet-mp evaluate --weights runs/a runs/b runs/c --data imagenet/ --json
   alexnet-mp evaluate --weights w.safetensors --config paper --data photos/ --per-class")]
@@ -74,7 +73,7 @@ impl Evaluate {
         let mut names = first.classes.clone();
         let mut mean: Option<Rows> = None;
         for model in &models {
-            let rows = self.pass(model, &first.config, &mut names, quiet)?;
+            let rows = self.pass(model, first, &mut names, quiet)?;
             mean = Some(match mean {
                 None => rows,
                 Some(sum) => added(sum, rows, &model.path)?,
@@ -99,27 +98,25 @@ impl Evaluate {
     fn pass(
         &self,
         model: &Model,
-        first: &Config,
+        first: &Model,
         names: &mut Vec<String>,
         quiet: bool,
     ) -> Result<Rows> {
         let mut config = model.config.clone();
         // All members see the same built-in images.
-        config.train.seed = first.train.seed;
-        config.data.builtin_train = first.data.builtin_train;
-        config.data.builtin_val = first.data.builtin_val;
-        let mut set = dataset(self.data.as_deref(), &config)?;
+        config.train.seed = first.config.train.seed;
+        config.data.builtin_train = first.config.data.builtin_train;
+        config.data.builtin_val = first.config.data.builtin_val;
+        let folder = self.data.as_ref().or(first.data.as_ref());
+        let mut set = dataset(folder.map(PathBuf::as_path), &config)?;
         check_classes(&set, &config)?;
         same_classes(&model.classes, set.train.classes(), model)?;
         if names.is_empty() {
             *names = set.train.classes().to_vec();
         }
         let source = set.val.clone().ok_or_else(|| {
-            let folder = self.data.as_deref().unwrap_or(Path::new(""));
-            data(format!(
-                "{}: there is no folder val to evaluate on",
-                folder.display()
-            ))
+            let folder = folder.map_or(String::new(), |f| f.display().to_string());
+            data(format!("{folder}: there is no folder val to evaluate on"))
         })?;
         let statistics = model.statistics(Some(&mut set))?;
         let pass = Inference {

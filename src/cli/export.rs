@@ -51,6 +51,7 @@ impl Export {
                 self.out.display()
             )));
         }
+        make_folder(&self.out)?;
         let plan = model.config.plan()?;
         let parameters = in_order(&model.parameters, &plan.params)?;
         match self.to {
@@ -102,6 +103,16 @@ pub fn write_weights(
         (CLASSES_KEY.to_string(), classes),
     ];
     write_with(path, parameters, metadata)
+}
+
+/// Makes the folder that a file is to be written to.
+pub fn make_folder(file: &Path) -> Result<()> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    if folder.as_os_str().is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)
+        .map_err(|e| checkpoint(format!("{}: cannot be created: {e}", folder.display())))
 }
 
 /// The tensors in the order of the layers.

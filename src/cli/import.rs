@@ -1,6 +1,6 @@
 //! `alexnet-mp import`.
 
-use super::export::write_weights;
+use super::export::{make_folder, write_weights};
 use super::model::{CLASSES_KEY, CONFIG_KEY};
 use super::open::ConfigFlags;
 use crate::checkpoint::{self, in_file};
@@ -41,17 +41,12 @@ pub struct Import {
 
 impl Import {
     pub fn run(self) -> Result<()> {
-        let (config, tensors, classes) = if is_safetensors(&self.file)? {
-            self.safetensors()?
-        } else {
-            self.caffe()?
+        let (config, tensors, classes) = match kind(&self.file)? {
+            Kind::Safetensors => self.safetensors()?,
+            Kind::Caffe => self.caffe()?,
         };
         let mean = self.caffe_mean.as_deref().map(read_mean).transpose()?;
-        if let Some(folder) = self.out.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| {
-                weights_error(format!("{}: cannot be created: {e}", folder.display()))
-            })?;
-        }
+        make_folder(&self.out)?;
         write_weights(&self.out, &tensors, &config, &classes)?;
         if let Some(mean) = mean {
             mean.write(&self.out.with_file_name("stats.safetensors"), None)?;
@@ -121,14 +116,36 @@ impl Import {
     }
 }
 
-/// A safetensors file begins with its header's length and the header's brace.
-fn is_safetensors(path: &Path) -> Result<bool> {
-    if path.extension().is_some_and(|e| e == "safetensors") {
-        return Ok(true);
+enum Kind {
+    Safetensors,
+    Caffe,
+}
+
+/// What a file is, by its name or its first bytes.
+fn kind(path: &Path) -> Result<Kind> {
+    let refused = |what: &str| Err(weights_error(format!("{}: {what}", path.display())));
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("safetensors") => return Ok(Kind::Safetensors),
+        Some("onnx") => {
+            return refused("ONNX files are written, not read; import a safetensors file");
+        }
+        _ => {}
     }
-    let mut start = [0; 9];
-    let mut file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
-    Ok(file.read_exact(&mut start).is_ok() && start[8] == b'{' && start[4..8] == [0; 4])
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
+    let read = file.take(9).read_to_end(&mut start);
+    read.map_err(|e| unreadable(path, &e))?;
+    // PyTorch's own files are zip archives, older ones pickles.
+    if start.starts_with(b"PK\x03\x04") || start.starts_with(b"\x80\x02") {
+        return refused(
+            "a pickled PyTorch file can run code and is not read; in Python, write safetensors.torch.save_file(model.state_dict(), \"model.safetensors\") and import that",
+        );
+    }
+    // A safetensors file begins with its header's length and the header's brace.
+    Ok(match start[..] {
+        [_, _, _, _, 0, 0, 0, 0, b'{'] => Kind::Safetensors,
+        _ => Kind::Caffe,
+    })
 }
 
 fn unreadable(path: &Path, e: &std::io::Error) -> crate::error::Error {

@@ -36,6 +36,8 @@ pub struct Model {
     pub parameters: Tensors,
     /// Names of the classes; empty where they are not known.
     pub classes: Vec<String>,
+    /// The folder a run was trained on.
+    pub data: Option<PathBuf>,
     mean: Option<PathBuf>,
 }
 
@@ -49,8 +51,8 @@ impl Model {
     pub fn open(path: &Path, flags: &ModelFlags) -> Result<Model> {
         let path = checkpoint::weights_path(path);
         let mut contents = checkpoint::read(&path)?;
-        let (own, classes) = described(&path, &contents.metadata)?;
-        let mut config = configuration(&path, flags, own, &contents.tensors)?;
+        let told = described(&path, &contents.metadata)?;
+        let mut config = configuration(&path, flags, told.config, &contents.tensors)?;
         // What it was trained in is no matter to who uses it, on whatever device.
         config.train.precision = Precision::F32;
         let momentum = |name: &str| name.starts_with("momentum.");
@@ -60,7 +62,8 @@ impl Model {
             path,
             config,
             parameters: contents.tensors,
-            classes,
+            classes: told.classes,
+            data: told.data,
             mean: flags.mean.clone(),
         })
     }
@@ -118,23 +121,34 @@ impl Model {
     }
 }
 
-/// The configuration and the classes that a file's metadata holds.
-fn described(
-    path: &Path,
-    metadata: &HashMap<String, String>,
-) -> Result<(Option<String>, Vec<String>)> {
+/// What a file's metadata holds.
+struct Described {
+    config: Option<String>,
+    classes: Vec<String>,
+    data: Option<PathBuf>,
+}
+
+fn described(path: &Path, metadata: &HashMap<String, String>) -> Result<Described> {
     let damaged = |what: &str, e: serde_json::Error| {
         weights_error(format!("{}: damaged {what}: {e}", path.display()))
     };
     if let Some(state) = metadata.get("state") {
         let state: State = serde_json::from_str(state).map_err(|e| damaged("training state", e))?;
-        return Ok((Some(state.config), state.classes));
+        return Ok(Described {
+            config: Some(state.config),
+            classes: state.classes,
+            data: state.data,
+        });
     }
     let classes = match metadata.get(CLASSES_KEY) {
         Some(text) => serde_json::from_str(text).map_err(|e| damaged("list of classes", e))?,
         None => vec![],
     };
-    Ok((metadata.get(CONFIG_KEY).cloned(), classes))
+    Ok(Described {
+        config: metadata.get(CONFIG_KEY).cloned(),
+        classes,
+        data: None,
+    })
 }
 
 fn configuration(

@@ -299,3 +299,30 @@ fn safetensors_of_other_programs_that_do_not_fit() {
         "{error}"
     );
 }
+
+#[test]
+fn files_that_import_does_not_read() {
+    let case = Case::new("paper", &[]);
+    for (name, bytes, said) in [
+        (
+            "net.onnx",
+            &b"\x08\x07"[..],
+            "ONNX files are written, not read",
+        ),
+        (
+            "net.pth",
+            b"PK\x03\x04archive",
+            "safetensors.torch.save_file",
+        ),
+        (
+            "old.pth",
+            b"\x80\x02\x8a\x0al\xfc\x9c",
+            "safetensors.torch.save_file",
+        ),
+        ("short", b"\x0a", "not a caffemodel"),
+    ] {
+        std::fs::write(case.path(name), bytes).unwrap();
+        let error = case.bad(4, &["import", name, "--out", "i.safetensors"]);
+        assert!(error.contains(name) && error.contains(said), "{error}");
+    }
+}

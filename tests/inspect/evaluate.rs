@@ -343,3 +343,30 @@ fn without_data_the_built_in_set_is_evaluated() {
     let json: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(json["images"], 20);
 }
+
+#[test]
+fn a_runs_own_data_are_evaluated_where_none_are_named() {
+    let case = Case::new("quickstart", &["data.workers=1"]).with_images(2);
+    std::fs::write(
+        case.path("net.toml"),
+        format!("base = \"quickstart\"\n{}", case.config.to_toml()),
+    )
+    .unwrap();
+    let train = [
+        "train", "--config", "net.toml", "--data", "data", "--out", "run", "--steps", "1", "--cpu",
+    ];
+    case.good(&train);
+    let own = case.good(&["evaluate", "--weights", "run", "--json", "--cpu"]);
+    let named = [
+        "evaluate",
+        "--weights",
+        "run",
+        "--json",
+        "--cpu",
+        "--data",
+        "data",
+    ];
+    assert_eq!(own, case.good(&named));
+    let json: Value = serde_json::from_str(&own).unwrap();
+    assert_eq!(json["images"], 12);
+}

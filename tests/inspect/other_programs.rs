@@ -66,17 +66,24 @@ np.save('out.npy', net.forward().reshape(len(np.load('x.npy')), -1))
 /// Networks whose every part another program must compute as we do.
 fn networks() -> Vec<(&'static str, Case)> {
     let full = ["network.image=224", "data.side=256", "network.width=0.04"];
-    let bvlc = ["network.image=227", "data.side=256", "network.width=0.04"];
-    let cases: [(&str, &str, &[&str]); 7] = [
-        ("paper", "paper", &[]),
-        ("paper, 224 pixels", "paper", &full),
-        ("caffe", "caffe", &[]),
-        ("caffe, 227 pixels", "caffe", &bvlc),
-        ("source-145", "source-145", &[]),
-        ("source-145-half", "source-145-half", &[]),
-        ("tanh", "paper", &["network.activation=tanh"]),
+    let cases: [(&str, &str, &[&str], f32); 7] = [
+        ("paper", "paper", &[], 1.0),
+        ("paper, 224 pixels", "paper", &full, 1.0),
+        ("caffe", "caffe", &[], 1.0),
+        (
+            "caffe, nothing beyond an edge",
+            "caffe",
+            &["network.image=47"],
+            1.0,
+        ),
+        ("source-145", "source-145", &[], 1.0),
+        ("source-145-half", "source-145-half", &[], 1.0),
+        ("tanh", "paper", &["network.activation=tanh"], 20.0),
     ];
-    let made = |(name, preset, more)| (name, Case::new(preset, more).with_images(2));
+    let made = |(name, preset, more, factor)| {
+        let case = Case::new(preset, more).with_images(2);
+        (name, case.sharpened(factor))
+    };
     cases.into_iter().map(made).collect()
 }
 
