@@ -3,67 +3,98 @@
 #
 #     benches/gpu.sh [ROUNDS] [BATCH ...]        default: 3 rounds, batches 128 and 1024
 #
-# Needs an NVIDIA driver, cargo and nvcc; PyTorch where PYTHON (default python3) has it. Changes no setting of the card
-# and installs nothing. Raw output goes to benches/results/, named by date, commit and card. AMP names another binary.
+# Needs an NVIDIA driver and cuBLAS; cargo and nvcc, or BIN, a binary built elsewhere; PyTorch where PYTHON (default
+# python3) has it. Needs no network, changes no setting of the card and installs nothing. Everything is kept in
+# benches/results/DATE-CARD/; the last thing printed is the table of ratios. PRECISIONS (default "f32 tf32 bf16 f16")
+# and STEPS (default: as many as fit in 12 seconds) make it shorter.
 set -u -o pipefail
-cd "$(dirname "$0")/.."
+start=$PWD
+bin=${BIN:-}
+[[ -z $bin || $bin == /* ]] || bin=$start/$bin
+cd "$(dirname "$0")/.." || exit 1
 rounds=${1:-3}
+[[ $rounds =~ ^[1-9][0-9]*$ ]] || { echo "gpu.sh: $rounds is no number of rounds"; exit 2; }
 shift $(($# > 0 ? 1 : 0))
 batches=("$@")
 ((${#batches[@]})) || batches=(128 1024)
+read -ra precisions <<<"${PRECISIONS:-f32 tf32 bf16 f16}"
+steps=()
+[[ -z ${STEPS:-} ]] || steps=(--steps "$STEPS")
 python=${PYTHON:-python3}
-amp=${AMP:-target/release/alexnet-mp}
 
-if [[ -z ${AMP:-} ]]; then
+if [[ -z $bin ]]; then
+    command -v cargo >/dev/null || { echo "gpu.sh: there is no cargo here: name a binary built elsewhere in BIN"; exit 2; }
     cargo build --release || exit 1
+    bin=target/release/alexnet-mp
 fi
-query() { nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null; }
-card=$(query name | head -n 1 | tr -cs 'A-Za-z0-9\n' '-')
-commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-git diff --quiet HEAD 2>/dev/null || commit+=-modified
-out=benches/results/$(date -u +%Y-%m-%dT%H%M%SZ)_${commit}_${card:-no-card}
-mkdir -p "$out"
+[[ -x $bin ]] || { echo "gpu.sh: BIN: $bin is no program"; exit 2; }
 
-# run NAME COMMAND...: shows the command's output and keeps it, with its exit code.
+query() { nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null; }
+card=$(query name | head -n 1 | tr -cs 'A-Za-z0-9\n' '-' | sed 's/-*$//')
+out=benches/results/$(date -u +%Y-%m-%dT%H%M%SZ)-${card:-unnamed-card}
+mkdir -p "$out" || exit 1
+commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+git diff --quiet HEAD 2>/dev/null || commit+=" (modified, or no git here)"
+
+# run NAME COMMAND...: keeps a command's output as NAME and its messages as NAME.log; shows both where it fails.
 failures=0
 run() {
     local name=$1 code
     shift
-    echo "== $*" | tee -a "$out/$name.txt"
-    "$@" 2>&1 | tee -a "$out/$name.txt"
+    echo "== $*"
+    "$@" >"$out/$name" 2>"$out/$name.log"
     code=$?
-    echo "== exit $code" >>"$out/$name.txt"
-    ((code == 0)) || { failures=$((failures + 1)); echo "gpu.sh: $name ended with code $code"; }
+    if ((code != 0)); then
+        failures=$((failures + 1))
+        echo "gpu.sh: $name ended with code $code:"
+        tail -n 5 "$out/$name" "$out/$name.log"
+    fi
+    return "$code"
 }
 
+torch=$("$python" -c 'import torch; print(torch.__version__, "CUDA", torch.version.cuda)' 2>/dev/null)
 {
     date -u +"date: %Y-%m-%d %H:%M:%S UTC"
     echo "commit: $commit"
-    echo "cards: $(query name,driver_version,memory.total | tr '\n' ';')"
+    echo "program: $("$bin" --version)"
+    echo "cards: $(query name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit | tr '\n' ';')"
     echo "kernel: $(uname -srm)"
     echo "nvcc: $(nvcc --version 2>/dev/null | grep release)"
-    echo "torch: $($python -c 'import torch; print(torch.__version__, torch.version.cuda)' 2>/dev/null || echo none)"
+    echo "torch: ${torch:-none}"
 } | tee "$out/machine.txt"
+[[ -n $torch ]] || echo "gpu.sh: $python has no PyTorch: measuring without the comparison"
+run devices.txt "$bin" devices && cat "$out/devices.txt"
 
 ways=(0 0,0)
-(($(query name | wc -l) > 1)) && ways+=(0,1)
-run devices "$amp" devices
-for way in "${ways[@]}"; do
-    run "verify_${way/,/-}" "$amp" verify --gpus "$way"
+gpus=$(query name | wc -l)
+((gpus > 1)) && ways=(0 0,1)
+for precision in "${precisions[@]}"; do
+    for way in "${ways[@]}"; do
+        run "verify_${precision}_gpus-${way/,/-}.txt" "$bin" verify --gpus "$way" --precision "$precision"
+    done
 done
-# Interleaved, so that a card that warms up or is shared does so under both.
+# In turn, so that a card that warms up or is shared does so under all.
 for ((round = 1; round <= rounds; round++)); do
     for batch in "${batches[@]}"; do
-        for way in "${ways[@]}"; do
-            run "bench_${batch}_${way/,/-}" "$amp" bench --gpus "$way" --batch "$batch" --json
+        for precision in "${precisions[@]}"; do
+            for way in "${ways[@]}"; do
+                run "bench_${precision}_${batch}_gpus-${way/,/-}_${round}.json" \
+                    "$bin" bench --gpus "$way" --batch "$batch" --precision "$precision" "${steps[@]}" --json
+            done
         done
-        if $python -c 'import torch' 2>/dev/null; then
-            run "pytorch_${batch}" "$python" benches/pytorch_gpu.py --batch "$batch"
-        fi
+        [[ -z $torch ]] || run "pytorch_${batch}_${round}.jsonl" "$python" benches/pytorch_gpu.py --batch "$batch"
     done
-    query temperature.gpu,clocks.sm,clocks.mem,power.draw,utilization.gpu | tee -a "$out/machine.txt"
+    query temperature.gpu,clocks.sm,clocks.mem,power.draw,utilization.gpu >>"$out/machine.txt"
 done
-run layers "$amp" bench --gpus 0 --layers
-run inference "$amp" bench --gpus 0 --inference --batch "${batches[0]}" --json
-echo "gpu.sh: $failures failure(s); raw output in $out"
+# What graphs bring, and where the time goes.
+for precision in "${precisions[@]}"; do
+    for batch in "${batches[@]}"; do
+        run "no-graph_${precision}_${batch}.json" \
+            "$bin" bench --gpus "${ways[0]}" --batch "$batch" --precision "$precision" "${steps[@]}" --no-graph --json
+        run "roofline_${precision}_${batch}.txt" \
+            "$bin" bench --gpus "${ways[0]}" --batch "$batch" --precision "$precision" "${steps[@]}" --roofline
+    done
+done
+"$python" benches/ratios.py "$out" | tee "$out/ratios.txt" || echo "gpu.sh: no table of ratios: $python did not run"
+echo "gpu.sh: $failures failure(s); everything is in $out"
 exit $((failures > 0))
