@@ -100,6 +100,11 @@ pub trait Device: Send + Sized {
         Ok(None)
     }
 
+    /// Bytes of its memory that are free, and in all, where it has memory of its own.
+    fn free_memory(&self) -> Option<(usize, usize)> {
+        None
+    }
+
     /// Zero-filled memory.
     fn allocate(&mut self, elements: usize) -> Result<Self::Buffer>;
     /// Bytes allocated on this device by now, work space included.

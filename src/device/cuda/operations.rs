@@ -31,6 +31,11 @@ impl Device for CudaDevice {
         Buffer::new(&self.home, elements)
     }
 
+    fn free_memory(&self) -> Option<(usize, usize)> {
+        self.home.bind().ok()?;
+        self.home.context.mem_get_info().ok()
+    }
+
     fn allocated_bytes(&self) -> usize {
         self.home.allocated()
     }
