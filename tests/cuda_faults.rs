@@ -1,8 +1,10 @@
 //! What a user sees of faulty or missing GPUs. The virtual driver plays them; on a real one these tests do nothing.
 #![cfg(feature = "cuda")]
 
+use alexnet_mp::config::Config;
 use alexnet_mp::device::Device;
 use alexnet_mp::device::cuda::{CudaDevice, probe};
+use alexnet_mp::engine::{Dropping, Engine, StepContext};
 use alexnet_mp::error::{Error, Result};
 use std::time::{Duration, Instant};
 use vcuda::{Options, Session};
@@ -81,6 +83,47 @@ fn exhausted_memory_says_how_much_was_needed_and_was_free() {
     assert_eq!(gpu.allocated_bytes(), before + 4000);
     drop(buffer);
     assert_eq!(gpu.allocated_bytes(), before);
+}
+
+/// A network of the largest batch that an engine tells of trains on the memory there is.
+#[test]
+fn the_largest_batch_that_fits_does_fit() {
+    for gpus in [&[0][..], &[0, 0], &[0, 1]] {
+        let Some(_session) = session(Options {
+            memory: Some(224 << 20),
+            ..Options::default()
+        }) else {
+            return;
+        };
+        let engine = |batch: usize| {
+            let small = ["network.width=0.1", "network.image=64", "data.side=64"];
+            let mut overrides: Vec<String> = small.map(String::from).to_vec();
+            overrides.push(format!("train.batch={batch}"));
+            let plan = Config::load("source-145", &overrides)
+                .unwrap()
+                .plan()
+                .unwrap();
+            let devices = gpus.iter().map(|&gpu| CudaDevice::open(gpu).unwrap());
+            Engine::new(plan, devices.collect(), 64, 0, true)
+        };
+        let said = message(engine(5000));
+        let (_, rest) = said.split_once("largest batch that fits is ").expect(&said);
+        let largest: usize = rest.split(' ').next().unwrap().parse().unwrap();
+        let mut engine = engine(largest).unwrap();
+        // Shapes decide on work space, and so do images: a whole step of all of them.
+        let plan = engine.plan();
+        let images = vec![0.0; largest * plan.slots[plan.input].shape.len()];
+        engine.load_images(&images, &vec![0; largest]).unwrap();
+        let context = StepContext {
+            dropping: Dropping::Off,
+            first_image: 0,
+            whole_batch: largest,
+            accumulate: false,
+            update: None,
+        };
+        engine.train_step(&context).unwrap();
+        engine.synchronize().unwrap();
+    }
 }
 
 #[test]

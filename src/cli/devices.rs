@@ -28,6 +28,8 @@ struct Machine {
     program_hint: Option<String>,
     /// CUDA version that the driver supports.
     driver: Option<String>,
+    /// "580.65.06", as NVML gives it.
+    driver_version: Option<String>,
     /// Why no GPU is listed, or what else is missing.
     not_found: Option<String>,
     gpus: Vec<Gpu>,
@@ -55,6 +57,15 @@ struct Gpu {
     obstacle: Option<String>,
     /// Per GPU, whether this one reaches its memory directly, as the driver says.
     peers: Vec<bool>,
+    /// What NVML adds; null what it does not tell.
+    temperature_celsius: Option<u32>,
+    power_watts: Option<f64>,
+    power_limit_watts: Option<f64>,
+    pcie_generation: Option<u32>,
+    pcie_lanes: Option<u32>,
+    busy_percent: Option<u32>,
+    /// Per GPU, what lies between it and this one.
+    between: Vec<Option<&'static str>>,
 }
 
 impl Devices {
@@ -75,6 +86,7 @@ fn machine() -> Machine {
         program: "CPU only (built without the feature \"cuda\")".into(),
         program_hint: Some("build it with --features cuda".into()),
         driver: None,
+        driver_version: None,
         not_found: None,
         gpus: vec![],
     };
@@ -84,7 +96,7 @@ fn machine() -> Machine {
 
 #[cfg(feature = "cuda")]
 fn add_gpus(machine: &mut Machine) {
-    use crate::device::cuda::{probe, report};
+    use crate::device::cuda::{nvml, probe, report};
     machine.program = report::summary();
     machine.program_hint = (!report::has_kernels()).then(|| report::HOW_TO_GET_KERNELS.into());
     let found = match probe() {
@@ -100,9 +112,17 @@ fn add_gpus(machine: &mut Machine) {
     machine.driver = found
         .first()
         .map(|gpu| format!("{}.{}", gpu.driver.0, gpu.driver.1));
+    let (version, healths) = nvml::ask(found.len()).unwrap_or_else(|why| {
+        if !found.is_empty() {
+            machine.not_found = Some(format!("{why}; temperatures, power and links are not told"));
+        }
+        (None, vec![nvml::Health::default(); found.len()])
+    });
+    machine.driver_version = version;
     machine.gpus = found
         .into_iter()
-        .map(|gpu| Gpu {
+        .zip(healths)
+        .map(|(gpu, health)| Gpu {
             index: gpu.ordinal,
             name: gpu.name,
             memory_bytes: gpu.total_bytes,
@@ -110,6 +130,13 @@ fn add_gpus(machine: &mut Machine) {
             capability: format!("{}.{}", gpu.capability.0, gpu.capability.1),
             obstacle: gpu.obstacle,
             peers: gpu.peers,
+            temperature_celsius: health.temperature,
+            power_watts: health.power,
+            power_limit_watts: health.power_limit,
+            pcie_generation: health.pcie.map(|(generation, _)| generation),
+            pcie_lanes: health.pcie.map(|(_, lanes)| lanes),
+            busy_percent: health.busy,
+            between: health.between,
         })
         .collect();
 }
@@ -184,7 +211,14 @@ fn text(machine: &Machine) -> String {
         lines.push(format!("         for GPU kernels: {hint}"));
     }
     match (&machine.driver, &machine.not_found) {
-        (Some(driver), _) => lines.push(format!("driver   supports CUDA {driver}")),
+        (Some(cuda), what) => {
+            let version = machine
+                .driver_version
+                .as_deref()
+                .unwrap_or("of unknown version");
+            lines.push(format!("driver   {version}, supports CUDA {cuda}"));
+            lines.extend(what.iter().map(|what| format!("         {what}")));
+        }
         (None, Some(what)) => lines.push(format!("GPUs     none: {what}")),
         _ => {}
     }
@@ -210,6 +244,16 @@ fn gpu_table(gpus: &[Gpu]) -> String {
             mib(gpu.memory_bytes),
             gpu.free_bytes.map_or(String::new(), mib),
             gpu.capability.clone(),
+            unless_unknown(gpu.temperature_celsius),
+            match (gpu.power_watts, gpu.power_limit_watts) {
+                (Some(now), Some(limit)) => format!("{now:.0} of {limit:.0}"),
+                (now, _) => now.map_or(String::new(), |now| format!("{now:.0}")),
+            },
+            match (gpu.pcie_generation, gpu.pcie_lanes) {
+                (Some(generation), Some(lanes)) => format!("{generation} ×{lanes}"),
+                _ => String::new(),
+            },
+            unless_unknown(gpu.busy_percent),
             gpu.obstacle
                 .as_ref()
                 .map_or("yes".into(), |why| format!("no: {why}")),
@@ -217,9 +261,24 @@ fn gpu_table(gpus: &[Gpu]) -> String {
     };
     let rows: Vec<Vec<String>> = gpus.iter().map(row).collect();
     table(
-        &["GPU", "name", "MiB", "free MiB", "capability", "usable"],
+        &[
+            "GPU",
+            "name",
+            "MiB",
+            "free MiB",
+            "capability",
+            "°C",
+            "W",
+            "PCIe now",
+            "busy %",
+            "usable",
+        ],
         &rows,
     )
+}
+
+fn unless_unknown(number: Option<u32>) -> String {
+    number.map_or(String::new(), |n| n.to_string())
 }
 
 fn peer_table(gpus: &[Gpu]) -> String {
@@ -232,10 +291,12 @@ fn peer_table(gpus: &[Gpu]) -> String {
     let row = |gpu: &Gpu| {
         let mut row = vec![format!("GPU {}", gpu.index)];
         for (other, reaches) in gpu.peers.iter().enumerate() {
+            let between = gpu.between.get(other).copied().flatten();
+            let over = between.map_or(String::new(), |what| format!(", over {what}"));
             row.push(match (other == gpu.index, *reaches) {
                 (true, _) => "-".into(),
-                (_, true) => "yes".into(),
-                (_, false) => "no".into(),
+                (_, true) => format!("yes{over}"),
+                (_, false) => format!("no{over}"),
             });
         }
         row

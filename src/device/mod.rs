@@ -190,6 +190,11 @@ pub trait Device: Send + Sized {
         self.precision_for(precision).map(drop)
     }
 
+    /// Bytes of its memory that are free, and in all, where it has memory of its own.
+    fn free_memory(&self) -> Option<(usize, usize)> {
+        None
+    }
+
     /// Zero-filled memory.
     fn allocate(&mut self, elements: usize) -> Result<Self::Buffer>;
     /// The same for maps and their gradients, in the type that the device's precision holds them in.

@@ -2,6 +2,7 @@
 //! while a step runs; they meet only where the plan says exchange.
 
 mod backward;
+mod footprint;
 mod forward;
 mod graphs;
 mod links;
@@ -70,7 +71,8 @@ impl<D: Device> Engine<D> {
     /// accumulation and inspection.
     ///
     /// # Errors
-    /// `Usage` where devices and columns do not match; `Device` where memory does not suffice.
+    /// `Usage` where devices and columns do not match; `Device` where memory does not suffice, with the largest batch
+    /// that fits.
     pub fn new(
         plan: Plan,
         devices: Vec<D>,
@@ -86,6 +88,7 @@ impl<D: Device> Engine<D> {
             )));
         }
         let (plan, devices) = agree(plan, devices)?;
+        footprint::check(&plan, &devices, side, keep_gradients)?;
         let key = Key::new(seed, Purpose::Dropout);
         let mut ranks = Vec::with_capacity(count);
         for (index, device) in devices.into_iter().enumerate() {

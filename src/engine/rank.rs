@@ -317,19 +317,12 @@ impl<B> Column<B> {
                 })
                 .collect()
         };
-        // A column reads an exchanged slot if it is among the readers, and is read by the others.
-        let reads = |id: SlotId| {
-            plan.stages.iter().any(|s| matches!(*s, Stage::Exchange { slot, readers } if slot == id && index < readers))
-        };
-        let is_read = |id: SlotId| {
-            plan.stages.iter().any(|s| matches!(*s, Stage::Exchange { slot, readers } if slot == id && (0..readers).any(|r| r != index)))
-        };
         let slots = allocate_slots(&|id| {
             index < plan.slots[id].columns && (id != plan.input || index == first)
         })?;
-        let inboxes = allocate_slots(&|id| !alone && reads(id))?;
-        let outboxes = allocate_slots(&reads)?;
-        let returns = allocate_slots(&|id| !alone && is_read(id))?;
+        let inboxes = allocate_slots(&|id| !alone && reads(plan, index, id))?;
+        let outboxes = allocate_slots(&|id| reads(plan, index, id))?;
+        let returns = allocate_slots(&|id| !alone && returns(plan, index, id))?;
         let [even, odd] = plan.gradient_buffers(index);
         let gradients = [even, odd].map(|elements| device.allocate_maps(elements));
         let [even, odd] = gradients;
@@ -353,6 +346,24 @@ impl<B> Column<B> {
             masks,
         })
     }
+}
+
+/// Whether a column reads the other's maps of a slot: it is among the readers of its exchange.
+pub(super) fn reads(plan: &Plan, column: usize, id: SlotId) -> bool {
+    exchanges(plan, id).any(|readers| column < readers)
+}
+
+/// Whether a column's maps of a slot are read by the other, which returns their gradients.
+pub(super) fn returns(plan: &Plan, column: usize, id: SlotId) -> bool {
+    exchanges(plan, id).any(|readers| (0..readers).any(|r| r != column))
+}
+
+/// Of every exchange of a slot, how many columns read it.
+fn exchanges(plan: &Plan, id: SlotId) -> impl Iterator<Item = usize> {
+    plan.stages.iter().filter_map(move |s| match *s {
+        Stage::Exchange { slot, readers } if slot == id => Some(readers),
+        _ => None,
+    })
 }
 
 /// Dropout layers of a plan.

@@ -78,7 +78,6 @@ fn direction<D: Device>(from: &mut D, to: &mut D, options: &Options) -> Result<C
         &SIZES[..]
     };
     check.shape = format!("1 to {} elements", sizes[sizes.len() - 1]);
-    check.detail = Some(check.device.clone());
     for &size in sizes {
         if let Some(wrong) = send_patterns(from, to, size)? {
             check.passed = false;

@@ -10,12 +10,24 @@ use crate::engine::{Dropping, Engine, StepContext};
 use crate::error::{Result, device as device_error};
 use crate::network::params::Tensors;
 use crate::optimizer::{Plateau, rates};
-use crate::precision::Precision;
 use crate::random::Purpose;
 use std::time::Instant;
 
 /// What the loss must fall below, as a share of the first.
 const SHARE: f64 = 0.7;
+
+/// A network that learns a few images by heart within some ten steps: the presets stay near
+/// ln(classes) for hundreds, and at their rates jump about on so few images.
+const EAGER: [&str; 8] = [
+    "train.learning_rate=0.003",
+    "network.dropout.rate=0.0",
+    "layers.conv2.bias=0.0",
+    "layers.conv4.bias=0.0",
+    "layers.conv5.bias=0.0",
+    "layers.fc6.bias=0.0",
+    "layers.fc7.bias=0.0",
+    "layers.fc8.sigma=0.05",
+];
 
 /// Trains a small network on one batch of the built-in images, again and again.
 pub(super) fn verify<D: Device>(
@@ -23,22 +35,24 @@ pub(super) fn verify<D: Device>(
     options: &Options,
     recorder: &mut Recorder<'_>,
 ) -> Result<()> {
-    let (images, steps) = if options.quick { (16, 15) } else { (64, 40) };
+    let (images, steps) = if options.quick { (4, 30) } else { (16, 80) };
     let start = Instant::now();
     let names: Vec<String> = devices.iter().map(Device::name).collect();
-    let losses = train(devices, images, steps, options.precision)
+    let losses = train(devices, images, steps, options)
         .map_err(|error| device_error(format!("verify: training: {error}")))?;
-    let (first, last) = (losses[0], losses[losses.len() - 1]);
+    // The lowest: with momentum the loss may bounce off the ground.
+    let (first, lowest) = (losses[0], losses.iter().copied().fold(losses[0], f64::min));
+    let finite = losses.iter().all(|loss| loss.is_finite());
     let seconds = start.elapsed().as_secs_f64();
     recorder.add(Check {
         section: "training",
         name: "a short training run".into(),
         device: names.join(" and "),
         shape: format!("{steps} steps of {images} images"),
-        passed: last < SHARE * first,
+        passed: finite && lowest < SHARE * first,
         milliseconds: Some(seconds * 1e3 / f64::from(steps)),
         detail: Some(format!(
-            "expected the loss to fall below {:.3}, found {first:.3} → {last:.3}",
+            "expected the loss to fall below {:.3}, found {first:.3} → {lowest:.3}",
             SHARE * first
         )),
         ..Check::default()
@@ -50,12 +64,14 @@ fn train<D: Device>(
     devices: Vec<D>,
     images: usize,
     steps: u32,
-    precision: Precision,
+    options: &Options,
 ) -> Result<Vec<f64>> {
-    let overrides = [
-        format!("train.batch={images}"),
-        format!("train.precision={precision}"),
-    ];
+    let mut overrides: Vec<String> = EAGER.map(String::from).to_vec();
+    overrides.push(format!("train.batch={images}"));
+    overrides.push(format!("train.precision={}", options.precision));
+    if options.quick {
+        overrides.push("network.width=0.125".into());
+    }
     let config = Config::load("quickstart", &overrides)?;
     let plan = config.plan()?;
     let params = plan.params.clone();
@@ -67,7 +83,6 @@ fn train<D: Device>(
     let rates = rates(&config.train, &params, 0.0, &Plateau::default());
     let mut losses = Vec::new();
     for _ in 0..steps {
-        // Without dropout, so that the loss of one batch falls from step to step.
         engine.train_step(&StepContext {
             dropping: Dropping::Off,
             first_image: 0,

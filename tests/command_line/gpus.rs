@@ -15,7 +15,7 @@ fn on_virtual_gpus(folder: &Path) -> Option<Command> {
     let mut program = program(folder);
     program.env(
         "LD_PRELOAD",
-        format!("{}:{}", vcuda::LIBRARY, vcuda::CUBLAS),
+        [vcuda::LIBRARY, vcuda::CUBLAS, vcuda::NVML].join(":"),
     );
     Some(program)
 }
@@ -126,4 +126,196 @@ fn without_flags_two_gpus_are_chosen_where_they_are() {
         "{}",
         ran.stderr
     );
+}
+
+/// What `verify --quick --json` says of two GPUs, and how it ends.
+fn verified(gpus: &str, variables: &[(&str, &str)]) -> Option<(serde_json::Value, Ran)> {
+    let folder = folder();
+    let mut program = on_virtual_gpus(folder.path())?;
+    let ran: Ran = program
+        .args(["verify", "--gpus", gpus, "--quick", "--json"])
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+        .into();
+    Some((serde_json::from_str(&ran.stdout).expect("JSON"), ran))
+}
+
+#[test]
+fn verify_passes_on_gpus_that_are_well() {
+    let Some((report, ran)) = verified("0,1", &[]) else {
+        return;
+    };
+    ran.well();
+    assert_eq!(
+        (&report["passed"], &report["failed"]),
+        (&true.into(), &0.into())
+    );
+    let checks = report["checks"].as_array().unwrap();
+    let of = |section: &str| checks.iter().filter(|c| c["section"] == section).count();
+    assert!(of("operation") > 100 && of("network") >= 5 && of("training") == 1);
+    // The way, and both directions with their bandwidth.
+    assert_eq!(of("exchange"), 3);
+    for check in checks {
+        assert_eq!(check["passed"], true, "{check}");
+        let (rate, bytes) = (&check["gflops"], &check["gigabytes_per_second"]);
+        if check["section"] == "operation" {
+            assert!(check["milliseconds"].as_f64().unwrap() > 0.0, "{check}");
+            assert!(rate.is_number() || bytes.is_number(), "{check}");
+            assert!(check["share_of_peak"].is_number(), "{check}");
+        }
+    }
+}
+
+#[test]
+fn verify_fails_and_names_copies_that_arrive_wrong() {
+    let Some((report, ran)) = verified("0,1", &[("VCUDA_CORRUPT_PEER", "1")]) else {
+        return;
+    };
+    let message = ran.wrong(5);
+    assert!(
+        message.contains("way of the messages") && message.contains("arrive wrong"),
+        "{message}"
+    );
+    // Everything else passes: training goes through the host.
+    assert_eq!(report["failed"], 1, "{report}");
+}
+
+#[test]
+fn verify_names_a_kernel_that_fails_and_goes_no_further() {
+    let folder = folder();
+    let Some(mut program) = on_virtual_gpus(folder.path()) else {
+        return;
+    };
+    let ran: Ran = program
+        .args(["verify", "--gpus", "0", "--quick"])
+        .env("VCUDA_FAIL_AT", "40")
+        .output()
+        .unwrap()
+        .into();
+    let message = ran.wrong(5);
+    assert!(
+        message.contains("verify: ") && message.contains("GPU 0"),
+        "{message}"
+    );
+}
+
+#[test]
+fn devices_lists_gpus_and_what_nvml_adds() {
+    let folder = folder();
+    let Some(mut program) = on_virtual_gpus(folder.path()) else {
+        return;
+    };
+    let ran: Ran = program.args(["devices", "--json"]).output().unwrap().into();
+    let machine: serde_json::Value = serde_json::from_str(&ran.well().stdout).unwrap();
+    assert_eq!(
+        (&machine["driver"], &machine["driver_version"]),
+        (&"13.0".into(), &"580.65.06".into())
+    );
+    let [first, second] = &machine["gpus"].as_array().unwrap()[..] else {
+        panic!("{machine}");
+    };
+    assert_eq!(first["capability"], "9.0");
+    assert_eq!(first["peers"], serde_json::json!([true, true]));
+    assert_eq!(
+        (
+            &first["temperature_celsius"],
+            &second["temperature_celsius"]
+        ),
+        (&52.into(), &53.into())
+    );
+    assert_eq!(
+        (&first["pcie_generation"], &first["pcie_lanes"]),
+        (&5.into(), &16.into())
+    );
+    // The second refuses the question.
+    assert_eq!(second["pcie_generation"], serde_json::Value::Null);
+    assert_eq!(first["between"][1], "one PCIe switch");
+
+    let mut program = on_virtual_gpus(folder.path()).unwrap();
+    let text = Ran::from(program.arg("devices").output().unwrap())
+        .well()
+        .stdout;
+    for part in [
+        "580.65.06, supports CUDA 13.0",
+        "310 of 700",
+        "5 ×16",
+        "yes, over one PCIe switch",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn devices_does_without_nvml_and_says_so() {
+    let folder = folder();
+    let Some(mut program) = on_virtual_gpus(folder.path()) else {
+        return;
+    };
+    program.env("LD_PRELOAD", [vcuda::LIBRARY, vcuda::CUBLAS].join(":"));
+    let text = Ran::from(program.arg("devices").output().unwrap())
+        .well()
+        .stdout;
+    assert!(text.contains("Virtual CUDA device 1"), "{text}");
+    assert!(text.contains("NVML does not start"), "{text}");
+}
+
+#[test]
+fn a_batch_too_large_for_the_memory_is_told_with_the_largest_that_fits() {
+    let folder = folder();
+    for gpus in ["0", "0,0", "0,1"] {
+        let Some(mut program) = on_virtual_gpus(folder.path()) else {
+            return;
+        };
+        let sizes = [
+            "--config",
+            "paper",
+            "--set",
+            "network.image=96",
+            "--set",
+            "network.width=0.25",
+        ];
+        let data = [
+            "--set",
+            "data.builtin_train=512",
+            "--set",
+            "data.builtin_val=16",
+            "--set",
+            "data.side=100",
+        ];
+        let arguments = |batch: &str| {
+            let batch = format!("train.batch={batch}");
+            let fixed = [
+                "train", "--gpus", gpus, "--steps", "1", "--out", "run", "--set", &batch,
+            ];
+            [&fixed[..], &sizes, &data]
+                .concat()
+                .into_iter()
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        // cuBLAS and the margin alone take 80 MiB for each column.
+        let memory = (256u64 << 20).to_string();
+        program.env("VCUDA_MEMORY", &memory);
+        let message = Ran::from(program.args(arguments("512")).output().unwrap()).wrong(5);
+        assert!(message.contains("MiB are free of 256 MiB"), "{message}");
+        let (_, rest) = message
+            .split_once("the largest batch that fits is ")
+            .expect(&message);
+        let largest: usize = rest.split(' ').next().unwrap().parse().unwrap();
+        assert!((1..512).contains(&largest), "{message}");
+        let mut program = on_virtual_gpus(folder.path()).unwrap();
+        program.env("VCUDA_MEMORY", &memory);
+        let one_more = Ran::from(
+            program
+                .args(arguments(&(largest + 1).to_string()))
+                .output()
+                .unwrap(),
+        )
+        .wrong(5);
+        assert!(
+            one_more.contains(&format!("fits is {largest} ")),
+            "{one_more}"
+        );
+    }
 }

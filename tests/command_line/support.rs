@@ -138,7 +138,6 @@ pub fn metrics(folder: &Path, out: &str) -> Vec<serde_json::Value> {
 pub struct StepInputs {
     pub config: Config,
     pub flags: Vec<String>,
-    pub images: usize,
 }
 
 /// Overrides of the network that `step` is tried with.
@@ -195,11 +194,7 @@ impl StepInputs {
         ] {
             flags.extend([flag.into(), file.into()]);
         }
-        StepInputs {
-            config,
-            flags,
-            images,
-        }
+        StepInputs { config, flags }
     }
 
     /// Runs `step` on them; what is in `more` overrides.

@@ -55,7 +55,6 @@ fn pixels_are_shifted_mirrored_and_scaled_as_drawn<D: Device>(open: Open<D>) {
         .map(|x| 128.0 * x)
         .collect();
     let mut expected = vec![0.0; batch.len() * batch.crop_bytes()];
-    let mut in_order = vec![0.0f32; expected.len()];
     for (i, draw) in batch.draws.iter().enumerate() {
         for (y, x, c) in (0..CROP * CROP * 3).map(|p| (p / 3 / CROP, p / 3 % CROP, p % 3)) {
             let pixel = batch.pixels.bytes()[((i * CROP + y) * CROP + x) * 3 + c];

@@ -24,6 +24,7 @@ mod lrn;
 mod lrn_pool;
 mod memory;
 mod module;
+pub mod nvml;
 mod operations;
 mod peak;
 pub mod peer;

@@ -58,6 +58,11 @@ impl Device for CudaDevice {
         self.blas.set_precision(self.precision)
     }
 
+    fn free_memory(&self) -> Option<(usize, usize)> {
+        self.home.bind().ok()?;
+        self.home.context.mem_get_info().ok()
+    }
+
     fn allocated_bytes(&self) -> usize {
         self.home.allocated()
     }

@@ -1,5 +1,5 @@
-//! Builds the two shared libraries: the virtual CUDA driver with every kernel in it, and the
-//! virtual cuBLAS.
+//! Builds the shared libraries: the virtual CUDA driver with every kernel in it, the virtual
+//! cuBLAS, and the virtual NVML.
 
 mod compile;
 mod kernels;
@@ -33,6 +33,7 @@ fn main() {
     };
     println!("cargo:rustc-env=VCUDA_DRIVER={}", libraries.driver);
     println!("cargo:rustc-env=VCUDA_CUBLAS={}", libraries.cublas);
+    println!("cargo:rustc-env=VCUDA_NVML={}", libraries.nvml);
     println!("cargo:rustc-env=VCUDA_RUNTIME={}", libraries.runtime);
 }
 
@@ -41,6 +42,7 @@ fn main() {
 struct Libraries {
     driver: String,
     cublas: String,
+    nvml: String,
     /// The sanitizer's own library, which must be loaded before everything else.
     runtime: String,
 }
@@ -80,9 +82,14 @@ fn build(here: &Path, root: &Path) -> Libraries {
     let cublas_objects = compiler.compile(sources.into_iter().map(Job::Emulator).collect());
     let cublas = compiler.link("libvcublas.so", "libcublas.so", &cublas_objects, None);
 
+    let sources = files(&emulator.join("nvml"), "cpp");
+    let nvml_objects = compiler.compile(sources.into_iter().map(Job::Emulator).collect());
+    let nvml = compiler.link("libvnvml.so", "libnvidia-ml.so.1", &nvml_objects, None);
+
     Libraries {
         driver: driver.display().to_string(),
         cublas: cublas.display().to_string(),
+        nvml: nvml.display().to_string(),
         runtime: compiler.sanitizer_runtime(),
     }
 }

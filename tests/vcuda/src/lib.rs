@@ -1,6 +1,6 @@
 //! A virtual CUDA driver for tests: `cudarc`, unmodified, finds GPUs on a machine that has none.
 //!
-//! Two shared libraries are built with this crate. [`LIBRARY`] answers to the name `libcuda.so` and
+//! Shared libraries are built with this crate. [`LIBRARY`] answers to the name `libcuda.so` and
 //! holds every kernel of the project, compiled for the host; [`CUBLAS`] answers to `libcublas.so`.
 //! [`install`] loads them before `cudarc` looks for the real ones. Where a real driver is present
 //! nothing is loaded, so the same tests run on a real GPU; `VCUDA_FORCE=1` loads the virtual one
@@ -25,6 +25,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 pub const LIBRARY: &str = env!("VCUDA_DRIVER");
 /// Path of the virtual cuBLAS.
 pub const CUBLAS: &str = env!("VCUDA_CUBLAS");
+/// Path of the virtual NVML, which answers to `libnvidia-ml.so.1` where it is preloaded.
+pub const NVML: &str = env!("VCUDA_NVML");
 /// Path of the sanitizer's library, to come before the others in `LD_PRELOAD`; empty in an ordinary
 /// build.
 pub const SANITIZER_RUNTIME: &str = env!("VCUDA_RUNTIME");

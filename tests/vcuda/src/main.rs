@@ -8,7 +8,12 @@ use std::process::Command;
 
 fn main() {
     let mut arguments = std::env::args_os().skip(1);
-    let libraries = [vcuda::SANITIZER_RUNTIME, vcuda::LIBRARY, vcuda::CUBLAS];
+    let libraries = [
+        vcuda::SANITIZER_RUNTIME,
+        vcuda::LIBRARY,
+        vcuda::CUBLAS,
+        vcuda::NVML,
+    ];
     let preload = libraries
         .iter()
         .filter(|path| !path.is_empty())
