@@ -8,6 +8,9 @@ use std::sync::{Arc, OnceLock};
 /// JPEG and PNG files by number, in byte order of class and file name.
 pub trait FileSet: Send + Sync {
     fn len(&self) -> usize;
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 
     /// Class of a file.
     fn label(&self, image: usize) -> u32;

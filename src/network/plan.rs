@@ -323,7 +323,7 @@ impl<'a> Builder<'a> {
             self.network.columns
         };
         let total = classes.unwrap_or_else(|| self.network.scaled(layer.maps));
-        if total % columns != 0 {
+        if !total.is_multiple_of(columns) {
             return Err(usage(format!(
                 "layers.{name}: {total} maps do not divide among {columns} columns"
             )));

@@ -86,8 +86,8 @@ impl Case {
     pub fn with_images(self, per_class: usize) -> Self {
         let side = self.config.data.side;
         for (half, seed) in [("train", 1), ("val", 2)] {
-            for class in 0..self.config.network.classes {
-                let folder = self.path("data").join(half).join(CLASSES[class]);
+            for (class, name) in CLASSES[..self.config.network.classes].iter().enumerate() {
+                let folder = self.path("data").join(half).join(name);
                 std::fs::create_dir_all(&folder).unwrap();
                 for i in 0..per_class {
                     let pixels = pixels(side, seed * 1000 + (class * per_class + i) as u32);

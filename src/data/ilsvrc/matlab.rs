@@ -59,8 +59,11 @@ fn element<'a>(rest: &mut &'a [u8]) -> Result<(u32, &'a [u8]), String> {
     Ok((first, data))
 }
 
-/// An array's class, name and what follows.
-fn array(mut body: &[u8]) -> Result<(u8, &[u8], usize, &[u8]), String> {
+/// Class, name, elements and data of an array, see [`array`].
+type Array<'a> = (u8, &'a [u8], usize, &'a [u8]);
+
+/// Reads one array.
+fn array(mut body: &[u8]) -> Result<Array<'_>, String> {
     let (_, flags) = element(&mut body)?;
     let (_, dimensions) = element(&mut body)?;
     let (_, name) = element(&mut body)?;
