@@ -36,6 +36,9 @@ pub struct State {
     pub classes: Vec<String>,
     /// Sums of loss and errors since the last logged record, and their images.
     pub pending: Pending,
+    /// How often the run went back to a checkpoint with the learning rate halved.
+    #[serde(default)]
+    pub rollbacks: u32,
 }
 
 /// Training loss and errors not yet logged.
@@ -157,8 +160,9 @@ fn write<const N: usize>(
         "checksum".into(),
         checksum(&metadata, views.iter().map(|(n, v)| (*n, v.data()))),
     );
-    let bytes = safetensors::serialize(views, Some(metadata))
+    let mut bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|e| checkpoint(format!("{}: {e}", path.display())))?;
+    header::sort_metadata(&mut bytes);
     replace(path, &bytes).map_err(|e| {
         checkpoint(format!(
             "cannot write {}: {e}; what was there before is unchanged",
@@ -305,6 +309,7 @@ mod tests {
             data: Some("photos".into()),
             classes: vec!["a".into()],
             pending: Pending::default(),
+            rollbacks: 0,
         };
         Checkpoint {
             parameters: Tensors(vec![tensor("conv1.weight", 0.5)]),

@@ -104,6 +104,10 @@ pub trait Device: Send + Sized {
     fn allocate(&mut self, elements: usize) -> Result<Self::Buffer>;
     /// Bytes allocated on this device by now, work space included.
     fn allocated_bytes(&self) -> usize;
+    /// Bytes that can still be allocated, where that can be told.
+    fn free_bytes(&self) -> Option<usize> {
+        None
+    }
     /// Memory for host-side batches that this device uploads fastest from.
     fn host_allocator(&self) -> HostAllocator;
     /// Copies `source` to the start of `target`; done when it returns.
@@ -376,6 +380,11 @@ pub trait Device: Send + Sized {
         dlogits: &mut Self::Buffer,
     ) -> Result<()>;
     fn allocate_tally(&mut self) -> Result<Self::Tally>;
+    /// The sums so far, where they can be read without waiting for anything.
+    fn peek_tally(&self, tally: &Self::Tally) -> Option<Score> {
+        let _ = tally;
+        None
+    }
     /// Reads the sums, waits for everything issued before, and sets them to zero.
     fn take_tally(&mut self, tally: &mut Self::Tally) -> Result<Score>;
 

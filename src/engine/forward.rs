@@ -47,22 +47,22 @@ impl<D: Device> Rank<D> {
         let elements = plan.slots[slot].shape.len() * images;
         for column in &self.columns {
             for reader in (0..readers).filter(|&r| r != column.index) {
-                if let Some(mailbox) = links.get(Pass::Forward, slot, column.index, reader) {
+                if let Some(link) = links.get(Pass::Forward, slot, column.index, reader) {
                     let maps = column.slots[slot]
                         .as_ref()
                         .expect("a column holds its maps");
-                    self.device.send(maps, elements, mailbox)?;
+                    link.send(&mut self.device, maps, elements, &self.post)?;
                     self.sent += 4 * elements as u64;
                 }
             }
         }
         for column in self.columns.iter_mut().filter(|c| c.index < readers) {
             for source in (0..plan.columns).filter(|&s| s != column.index) {
-                if let Some(mailbox) = links.get(Pass::Forward, slot, source, column.index) {
+                if let Some(link) = links.get(Pass::Forward, slot, source, column.index) {
                     let inbox = column.inboxes[slot]
                         .as_mut()
                         .expect("a reader has an inbox");
-                    self.device.receive(mailbox, inbox)?;
+                    link.receive(&mut self.device, elements, inbox, &self.post)?;
                 }
             }
         }

@@ -2,21 +2,32 @@
 //! while a step runs; they meet only where the plan says exchange.
 
 mod backward;
+mod board;
+mod finite;
 mod forward;
 mod links;
 mod rank;
+mod room;
 mod tensors;
+mod watchdog;
+#[cfg(test)]
+mod watchdog_tests;
 
 use crate::batch::Batch;
 use crate::device::{Device, Score};
-use crate::error::{Error, Result, device, usage};
+use crate::error::{Error, Result, device, panic_text, usage};
+use crate::fault::{self, Faults, Kind};
 use crate::network::op::Sgd;
 use crate::network::plan::{Plan, SlotId};
 use crate::random::{Key, Purpose};
-use links::Links;
+pub use board::Board;
+use board::Doing;
+pub use finite::Place;
+use links::{Links, Post};
 use rank::Rank;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+pub use watchdog::{Late, Watchdog, Work};
 
 /// Update constants of one parameter: its weights' and its bias's.
 pub type Rates = (Sgd, Sgd);
@@ -55,6 +66,13 @@ pub struct Engine<D: Device> {
     /// The batch whose upload may still be under way.
     in_flight: Option<Batch>,
     exchanged: AtomicU64,
+    board: Arc<Board>,
+    watchdog: Option<Watchdog>,
+    faults: Option<&'static Faults>,
+    /// Steps between checked exchanges; 0: none is checked.
+    check_exchange: u64,
+    /// The loss of a batch, a mean, that ends a training step.
+    most_loss: Option<f64>,
 }
 
 impl<D: Device> Engine<D> {
@@ -79,23 +97,33 @@ impl<D: Device> Engine<D> {
             )));
         }
         let key = Key::new(seed, Purpose::Dropout);
-        let mut ranks = Vec::with_capacity(count);
+        let board = Arc::new(Board::new(devices.iter().map(Device::name)));
+        let faults = fault::active();
+        let (mut ranks, mut room) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, device) in devices.into_iter().enumerate() {
             let columns = if count == 1 {
                 0..plan.columns
             } else {
                 index..index + 1
             };
-            ranks.push(Rank::new(
-                device,
-                &plan,
-                columns,
-                side,
-                key,
-                keep_gradients,
-            )?);
+            if let Some(faults) = faults {
+                faults
+                    .at_device(index, 0)
+                    .map_err(|error| on_device(&board, index, &device.name(), error))?;
+            }
+            let post = Post {
+                index,
+                board: board.clone(),
+                checked: false,
+                corrupt: false,
+            };
+            room.push((columns.clone(), device.free_bytes()));
+            let rank = Rank::new(device, post, &plan, columns, side, key, keep_gradients)
+                .map_err(|error| room::explain(error, &plan, &room))?;
+            ranks.push(rank);
         }
-        let links = Links::new(&plan, &mut ranks)?;
+        let links =
+            Links::new(&plan, &mut ranks).map_err(|error| room::explain(error, &plan, &room))?;
         Ok(Engine {
             plan,
             ranks,
@@ -103,7 +131,42 @@ impl<D: Device> Engine<D> {
             images: 0,
             in_flight: None,
             exchanged: AtomicU64::new(0),
+            board,
+            watchdog: None,
+            faults,
+            check_exchange: 0,
+            most_loss: None,
         })
+    }
+
+    /// Has all that can wait for a device watched from now on.
+    pub fn set_watchdog(&mut self, watchdog: Option<Watchdog>) {
+        self.watchdog = watchdog;
+    }
+
+    /// Where the devices are, to be read from any thread.
+    pub fn board(&self) -> Arc<Board> {
+        self.board.clone()
+    }
+
+    /// Compares checksums of both sides of every exchange in each `every`th training step; 0: in
+    /// none. Steps are those that [`Dropping::Counter`] counts.
+    pub fn set_check_exchange(&mut self, every: u64) {
+        self.check_exchange = every;
+    }
+
+    /// Ends a training step, before anything is updated, with an [`Error::Numeric`] where its
+    /// loss is not finite or above this; on devices whose loss can be read without waiting.
+    pub fn set_most_loss(&mut self, most: Option<f64>) {
+        self.most_loss = most;
+    }
+
+    /// Makes the engine usable again after a training step that ended with [`Error::Numeric`]:
+    /// its exchanges start anew. Parameters stay as they are.
+    pub fn reopen(&mut self) -> Result<()> {
+        self.links = Links::none(); // first, so that old and new never coexist
+        self.links = Links::new(&self.plan, &mut self.ranks)?;
+        self.take_score().map(drop)
     }
 
     pub fn plan(&self) -> &Plan {
@@ -148,6 +211,10 @@ impl<D: Device> Engine<D> {
     /// Starts the upload of a batch and makes it the next step's input. Gives back the batch
     /// before, to be filled again.
     pub fn load(&mut self, batch: Batch) -> Result<Option<Batch>> {
+        self.watched(Work::Wait, |engine| engine.load_batch(batch))
+    }
+
+    fn load_batch(&mut self, batch: Batch) -> Result<Option<Batch>> {
         self.images = batch.len();
         let images = self.images;
         for rank in &mut self.ranks {
@@ -160,7 +227,9 @@ impl<D: Device> Engine<D> {
 
     /// Waits until the last loaded batch has been read and gives it back. The input stays loaded.
     pub fn unload(&mut self) -> Result<Option<Batch>> {
-        self.ranks.iter_mut().try_for_each(Rank::arrived)?;
+        self.watched(Work::Wait, |engine| {
+            engine.ranks.iter_mut().try_for_each(Rank::arrived)
+        })?;
         Ok(self.in_flight.take())
     }
 
@@ -176,34 +245,56 @@ impl<D: Device> Engine<D> {
     /// Forward, loss, backward and, where asked for, the update, on the loaded batch. The loss is
     /// the mean over `whole_batch` images; read it with [`Engine::take_score`].
     pub fn train_step(&mut self, context: &StepContext<'_>) -> Result<()> {
-        let images = self.images;
+        if let Dropping::Counter { step } = context.dropping {
+            self.board.set_step(step + 1);
+        }
+        self.watched(Work::Step, |engine| engine.train(context))
+    }
+
+    fn train(&mut self, context: &StepContext<'_>) -> Result<()> {
+        let (images, faults, most_loss) = (self.images, self.faults, self.most_loss);
+        let step = self.board.step();
+        let checked = self.check_exchange > 0 && step.is_multiple_of(self.check_exchange);
         let exchanged = &AtomicU64::new(0);
         self.each_rank(|rank, plan, links| {
+            rank.post.checked = checked;
+            if let Some(faults) = faults {
+                faults.at_device(rank.post.index, step)?;
+                rank.post.corrupt = faults.strikes(Kind::PeerCorrupt, rank.post.index, step);
+            }
             rank.forward(plan, links, images, context.dropping, context.first_image)?;
             rank.loss(plan, images)?;
+            if let Some(most) = most_loss {
+                rank.check_loss(images, most)?;
+            }
             rank.backward(plan, links, images, context)?;
             exchanged.fetch_add(std::mem::take(&mut rank.sent), Ordering::Relaxed);
             Ok(())
         })?;
         self.exchanged
             .fetch_add(exchanged.load(Ordering::Relaxed), Ordering::Relaxed);
-        Ok(())
+        match faults {
+            Some(faults) if context.update.is_some() => self.put_nans(faults, step),
+            _ => Ok(()),
+        }
     }
 
     /// The test-time network on the loaded batch, its loss and errors added to the score.
     pub fn test_step(&mut self) -> Result<()> {
         let images = self.images;
-        self.each_rank(|rank, plan, links| {
-            rank.forward(plan, links, images, Dropping::Off, 0)?;
-            rank.sent = 0;
-            rank.loss(plan, images)
-        })?;
-        Ok(())
+        self.watched(Work::Evaluation, |engine| {
+            engine.each_rank(|rank, plan, links| {
+                (rank.post.checked, rank.post.corrupt) = (false, false);
+                rank.forward(plan, links, images, Dropping::Off, 0)?;
+                rank.sent = 0;
+                rank.loss(plan, images)
+            })
+        })
     }
 
     /// Loss and errors summed since the last call. Waits for the devices.
     pub fn take_score(&mut self) -> Result<Score> {
-        self.ranks[0].take_score()
+        self.watched(Work::Wait, |engine| engine.ranks[0].take_score())
     }
 
     /// Class probabilities of the last step, `[images, classes]`.
@@ -220,9 +311,22 @@ impl<D: Device> Engine<D> {
 
     /// Waits until all devices have done what was issued.
     pub fn synchronize(&mut self) -> Result<()> {
-        self.ranks
-            .iter_mut()
-            .try_for_each(|rank| rank.device.synchronize())
+        self.watched(Work::Wait, |engine| {
+            let mut devices = engine.ranks.iter_mut().map(|rank| &mut rank.device);
+            devices.try_for_each(D::synchronize)
+        })
+    }
+
+    /// Does something under the eyes of the watchdog, if there is one.
+    fn watched<T>(&mut self, work: Work, action: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(watchdog) = self.watchdog.take() else {
+            return action(self);
+        };
+        watchdog.begin(work);
+        let result = action(self);
+        watchdog.end();
+        self.watchdog = Some(watchdog);
+        result
     }
 
     /// Runs `work` on every rank at the same time. If one fails the others are released from
@@ -231,30 +335,33 @@ impl<D: Device> Engine<D> {
         &mut self,
         work: impl Fn(&mut Rank<D>, &Plan, &Links<D>) -> Result<()> + Sync,
     ) -> Result<()> {
-        let (plan, links) = (&self.plan, &self.links);
+        let (plan, links, board) = (&self.plan, &self.links, &*self.board);
+        let guarded = |rank: &mut Rank<D>| -> Result<()> {
+            let index = rank.post.index;
+            board.set(index, Doing::Working);
+            let work = std::panic::AssertUnwindSafe(|| work(rank, plan, links));
+            let result = std::panic::catch_unwind(work);
+            board.set(index, Doing::Nothing);
+            result.unwrap_or_else(|panic| {
+                let text = panic_text(&*panic);
+                Err(device(format!("internal error: {text}")))
+            })
+        };
         if let [rank] = &mut self.ranks[..] {
-            return work(rank, plan, links);
+            return guarded(rank).map_err(|error| on_device(board, 0, &rank.device.name(), error));
         }
         let first: Mutex<Option<Error>> = Mutex::new(None);
-        let fail = |error: Error| {
-            first
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .get_or_insert(error);
-            links.abandon();
-        };
         std::thread::scope(|scope| {
             for rank in &mut self.ranks {
-                let (work, fail) = (&work, &fail);
+                let (guarded, first) = (&guarded, &first);
                 scope.spawn(move || {
-                    let name = rank.device.name();
-                    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        work(rank, plan, links)
-                    }));
-                    match result {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => fail(error),
-                        Err(_) => fail(device(format!("{name}: internal error (panic) in a step"))),
+                    if let Err(error) = guarded(rank) {
+                        let error = on_device(board, rank.post.index, &rank.device.name(), error);
+                        first
+                            .lock()
+                            .unwrap_or_else(|e| e.into_inner())
+                            .get_or_insert(error);
+                        links.abandon();
                     }
                 });
             }
@@ -263,5 +370,15 @@ impl<D: Device> Engine<D> {
             .into_inner()
             .unwrap_or_else(|e| e.into_inner())
             .map_or(Ok(()), Err)
+    }
+}
+
+/// An error of a device, with its name.
+fn on_device(board: &Board, index: usize, name: &str, error: Error) -> Error {
+    match error {
+        Error::Device(text) if !text.contains(name) => {
+            device(format!("{}: {text}", board.name(index)))
+        }
+        error => error,
     }
 }

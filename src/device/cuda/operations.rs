@@ -35,6 +35,11 @@ impl Device for CudaDevice {
         self.home.allocated()
     }
 
+    fn free_bytes(&self) -> Option<usize> {
+        self.home.bind().ok()?;
+        result::mem_get_info().ok().map(|(free, _)| free)
+    }
+
     fn host_allocator(&self) -> HostAllocator {
         pinned_allocator(&self.home)
     }
