@@ -28,7 +28,7 @@ fn a_gpu_that_is_not_there_is_named_with_those_that_are() {
     };
     assert_eq!(
         message(CudaDevice::open(7)),
-        "GPU 7 is not there: the GPUs are numbers 0 to 1"
+        "GPU 7 is not there: there are 2 GPUs, numbers 0 to 1"
     );
 }
 

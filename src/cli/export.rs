@@ -63,14 +63,17 @@ impl Export {
                 ));
             }
             Format::Onnx => {
-                write(&self.out, &onnx(&model.config, &parameters)?)?;
+                write(
+                    &self.out,
+                    &onnx(&model.config, &parameters, &model.classes)?,
+                )?;
                 result(&format!(
                     "ONNX, operator set {OPSET}, written to {}",
                     self.out.display()
                 ));
             }
             Format::Caffe => {
-                let files = caffe(&model.config, &parameters)?;
+                let files = caffe(&model.config, &parameters, &model.classes)?;
                 let text = self.out.with_extension("prototxt");
                 let weights = self.out.with_extension("caffemodel");
                 write(&text, files.prototxt.as_bytes())?;

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 /// Tensors named otherwise than conv1.weight … fc8.bias are taken in the order of their numbers:
 /// those of four dimensions as conv1 to conv5, those of two as fc6 to fc8 (features.0.weight …
 /// classifier.6.bias, with or without a prefix). A caffemodel must have the layers of
-/// bvlc_alexnet, conv1 … fc8; red and blue are exchanged in conv1, and the preset is `caffe`.
+/// bvlc_alexnet, conv1 … fc8; red and blue are exchanged in conv1. The configuration is that of
+/// --config; else the one in the file, where `export` wrote it; else preset `caffe` for a
+/// caffemodel, `paper` for others.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   alexnet-mp import bvlc_alexnet.caffemodel --caffe-mean imagenet_mean.binaryproto --out bvlc/weights.safetensors
@@ -76,8 +78,7 @@ impl Import {
             .0
             .retain(|t| !t.name.starts_with("momentum."));
         let config = match (own, &self.config.config) {
-            (Some(text), None) => Config::from_toml_with(text, &self.config.overrides)
-                .map_err(|e| in_file(&self.file, e))?,
+            (Some(text), None) => self.described(text)?,
             _ => {
                 // The last matrix has a row for each class.
                 let matrices = contents.tensors.0.iter().filter(|t| t.shape.len() == 2);
@@ -93,11 +94,19 @@ impl Import {
     fn caffe(&self) -> Result<(Config, Tensors, Vec<String>)> {
         let bytes = std::fs::read(&self.file).map_err(|e| unreadable(&self.file, &e))?;
         let found = from_caffe(&bytes).map_err(|e| in_file(&self.file, e))?;
-        let config = self.load("caffe", found.outputs("fc8"))?;
+        let config = match (&found.config, &self.config.config) {
+            (Some(text), None) => self.described(text)?,
+            _ => self.load("caffe", found.outputs("fc8"))?,
+        };
         let tensors = found
-            .tensors(&config.plan()?.params)
+            .tensors(&config.plan()?)
             .map_err(|e| in_file(&self.file, e))?;
-        Ok((config, tensors, vec![]))
+        Ok((config, tensors, found.classes))
+    }
+
+    /// The configuration that the file itself tells.
+    fn described(&self, text: &str) -> Result<Config> {
+        Config::from_toml_with(text, &self.config.overrides).map_err(|e| in_file(&self.file, e))
     }
 
     /// The configuration asked for, with so many classes unless their number is set.

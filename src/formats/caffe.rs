@@ -1,12 +1,14 @@
 //! Caffe export: a prototxt and a caffemodel that Caffe and OpenCV 4's reader both compute alike.
 //!
-//! Three things are written another way round, each exactly:
+//! Two things are written another way round, each exactly:
 //! - OpenCV ignores `lrn_param.k` and takes 1. `a / (k + α·S)^β = k^−β · a / (1 + α/k·S)^β`, so k
-//!   is written as 1, α as α/k, and k^−β goes into the next layer's weights. α is written times
-//!   the window's size, by which Caffe divides it.
+//!   is written as 1, α as α/k, and k^−β as a layer of its own. α is written times the window's
+//!   size, by which Caffe divides it.
 //! - Caffe pads both sides alike. Where a kernel reads r zeros beyond the right and bottom edges,
 //!   it is written r larger with zeros in its first rows and columns, and padded by r more.
-//! - Dropout's factor at test time goes into the next layer's weights.
+//!
+//! Factors, dropout's at test time among them, are `Power` layers and never multiplied into
+//! weights: rounding would change bits that [`super::from_caffe`] could not give back.
 //!
 //! Input `data`, `[N, 3, side, side]`: blue, green, red on the 0–255 scale, the mean image
 //! subtracted; output `prob`.
@@ -27,13 +29,16 @@ pub struct CaffeFiles {
     pub caffemodel: Vec<u8>,
 }
 
-/// Writes a network.
+/// Writes a network; its configuration and the names of its classes go with it, in fields that
+/// other readers skip.
 ///
 /// # Errors
 /// `Usage` where it has no Caffe form; `Checkpoint` where a tensor does not fit.
-pub fn caffe(config: &Config, parameters: &Tensors) -> Result<CaffeFiles> {
+pub fn caffe(config: &Config, parameters: &Tensors, classes: &[String]) -> Result<CaffeFiles> {
     let plan = config.plan()?;
     let mut writer = Writer::new(&plan, parameters);
+    writer.net.config = config.to_toml();
+    writer.net.classes = classes.to_vec();
     for node in nodes(&plan)? {
         writer.node(&node)?;
     }
@@ -49,10 +54,9 @@ struct Writer<'a> {
     parameters: &'a Tensors,
     text: String,
     net: Net,
-    /// The blob that the next layer reads, its maps, and the factor that it lacks.
+    /// The blob that the next layer reads, and its maps.
     current: String,
     maps: usize,
-    factor: f64,
 }
 
 impl<'a> Writer<'a> {
@@ -74,7 +78,6 @@ impl<'a> Writer<'a> {
             },
             current: "data".into(),
             maps: 3,
-            factor: 1.0,
         }
     }
 
@@ -92,7 +95,6 @@ impl<'a> Writer<'a> {
                 self.layer(&format!("{name}_relu"), "ReLU", "");
             }
             Op::Activation(Activation::Tanh) => {
-                self.settle(name);
                 self.layer(&format!("{name}_tanh"), "TanH", "");
             }
             Op::Lrn { rule, groups } => self.lrn(name, rule, *groups),
@@ -103,9 +105,12 @@ impl<'a> Writer<'a> {
                 beta,
             } => {
                 let squares = (size * size) as f64;
-                let text = self.norm(*size, (*k, *alpha, *beta), squares, "WITHIN_CHANNEL");
+                let text = norm(*size, (*k, *alpha, *beta), squares, "WITHIN_CHANNEL");
                 self.layer(&format!("{name}_local_norm"), "LRN", &text);
-                self.factor *= f64::from(*k).powf(-f64::from(*beta));
+                self.scale(
+                    &format!("{name}_local_norm"),
+                    f64::from(*k).powf(-f64::from(*beta)),
+                );
             }
             Op::Pool { size, stride } => {
                 let text = format!(
@@ -113,7 +118,7 @@ impl<'a> Writer<'a> {
                 );
                 self.layer(&format!("{name}_pool"), "Pooling", &text);
             }
-            Op::Scale(factor) => self.factor *= f64::from(*factor),
+            Op::Scale(factor) => self.scale(&format!("{name}_dropout"), f64::from(*factor)),
         }
         Ok(())
     }
@@ -137,33 +142,17 @@ impl<'a> Writer<'a> {
         );
     }
 
-    /// Multiplies by the factor that is lacking, where the next layer cannot take it up.
-    fn settle(&mut self, layer: &str) {
-        let factor = std::mem::replace(&mut self.factor, 1.0);
+    /// Multiplies the current blob by a factor.
+    fn scale(&mut self, name: &str, factor: f64) {
         if factor != 1.0 {
             let text = format!("  power_param {{ power: 1 scale: {factor} shift: 0 }}\n");
-            self.layer(&format!("{layer}_scale"), "Power", &text);
+            self.layer(&format!("{name}_scale"), "Power", &text);
         }
-    }
-
-    /// `lrn_param` of a norm with k written as 1, for the values as they are without their factor.
-    fn norm(
-        &self,
-        size: usize,
-        (k, alpha, beta): (f32, f32, f32),
-        divisor: f64,
-        region: &str,
-    ) -> String {
-        let alpha = f64::from(alpha) * self.factor.powi(2) / f64::from(k) * divisor;
-        format!(
-            "  lrn_param {{ local_size: {size} alpha: {} beta: {beta} k: 1 norm_region: {region} }}\n",
-            alpha as f32
-        )
     }
 
     fn lrn(&mut self, layer: &str, rule: &Lrn, groups: usize) {
         let constants = (rule.k, rule.alpha, rule.beta);
-        let text = self.norm(rule.size, constants, rule.size as f64, "ACROSS_CHANNELS");
+        let text = norm(rule.size, constants, rule.size as f64, "ACROSS_CHANNELS");
         let name = format!("{layer}_norm");
         if groups == 1 {
             self.layer(&name, "LRN", &text);
@@ -189,9 +178,9 @@ impl<'a> Writer<'a> {
             let normed: Vec<&str> = normed.iter().map(String::as_str).collect();
             let concat = "  concat_param { axis: 1 }\n";
             self.write(&name, "Concat", &normed, &[&name], concat);
-            self.current = name;
+            self.current.clone_from(&name);
         }
-        self.factor *= f64::from(rule.k).powf(-f64::from(rule.beta));
+        self.scale(&name, f64::from(rule.k).powf(-f64::from(rule.beta)));
     }
 
     fn conv(&mut self, param: usize, groups: usize, window: Window, overhang: usize) -> Result<()> {
@@ -205,7 +194,7 @@ impl<'a> Writer<'a> {
         }
         let weight = self.weight(param)?;
         let mut shape = param.weight_shape();
-        let weight = enlarged(&weight, window.size, overhang);
+        let weight = enlarged(weight, window.size, overhang);
         shape[2..].fill(size);
         let weight = if self.current == "data" {
             swapped(&weight, &shape)
@@ -225,7 +214,7 @@ impl<'a> Writer<'a> {
 
     fn linear(&mut self, param: usize) -> Result<()> {
         let param = &self.plan.params[param];
-        let weight = self.weight(param)?;
+        let weight = self.weight(param)?.to_vec();
         let outputs = param.all_outputs();
         self.blobs(param, "InnerProduct", &param.weight_shape(), weight)?;
         let text = format!("  inner_product_param {{ num_output: {outputs} }}\n");
@@ -234,14 +223,10 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// A layer's weights with the factor that its input lacks.
-    fn weight(&mut self, param: &Param) -> Result<Vec<f32>> {
-        let weight = self
-            .parameters
-            .expect(&param.weight_name(), &param.weight_shape())?;
-        let factor = std::mem::replace(&mut self.factor, 1.0);
-        let scaled = |&w: &f32| (f64::from(w) * factor) as f32;
-        Ok(weight.values.iter().map(scaled).collect())
+    fn weight(&self, param: &Param) -> Result<&[f32]> {
+        let shape = param.weight_shape();
+        let weight = self.parameters.expect(&param.weight_name(), &shape)?;
+        Ok(&weight.values)
     }
 
     fn blobs(
@@ -265,6 +250,14 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// `lrn_param` of a norm with k written as 1; Caffe divides α by `divisor`.
+fn norm(size: usize, (k, alpha, beta): (f32, f32, f32), divisor: f64, region: &str) -> String {
+    let alpha = (f64::from(alpha) / f64::from(k) * divisor) as f32;
+    format!(
+        "  lrn_param {{ local_size: {size} alpha: {alpha} beta: {beta} k: 1 norm_region: {region} }}\n"
+    )
+}
+
 /// Square kernels with `more` rows and columns of zeros before their own.
 fn enlarged(weight: &[f32], size: usize, more: usize) -> Vec<f32> {
     if more == 0 {
@@ -281,6 +274,23 @@ fn enlarged(weight: &[f32], size: usize, more: usize) -> Vec<f32> {
         }
     }
     out
+}
+
+/// Undoes [`enlarged`]: square kernels of `size` without their first `more` rows and columns;
+/// none where those hold anything but zeros.
+pub(super) fn reduced(weight: &[f32], size: usize, more: usize) -> Option<Vec<f32>> {
+    let side = size + more;
+    let mut out = Vec::with_capacity(weight.len() / (side * side) * size * size);
+    for kernel in weight.chunks_exact(side * side) {
+        for (i, &value) in kernel.iter().enumerate() {
+            if i / side >= more && i % side >= more {
+                out.push(value);
+            } else if value != 0.0 {
+                return None;
+            }
+        }
+    }
+    Some(out)
 }
 
 /// Weights `[outputs, 3, …]` for input whose red and blue are exchanged.
@@ -307,6 +317,12 @@ mod tests {
             0.0, 3.0, 4.0,
         ];
         assert_eq!(enlarged(&[1.0, 2.0, 3.0, 4.0], 2, 1), expected);
+        assert_eq!(
+            reduced(&expected, 2, 1).unwrap(),
+            [1.0, 2.0, 3.0, 4.0],
+            "and are reduced again"
+        );
+        assert_eq!(reduced(&[1.0; 9], 2, 1), None);
     }
 
     #[test]

@@ -1,15 +1,21 @@
 //! Weights and mean images of Caffe: `bvlc_alexnet.caffemodel` and networks of its shape.
 
-use super::caffe::swapped;
+use super::caffe::{reduced, swapped};
 use super::caffe_proto::{Blob, Net};
+use super::graph::{Op, nodes};
 use crate::data::Statistics;
 use crate::error::{Result, checkpoint, data};
 use crate::network::params::{Param, Tensor, Tensors};
+use crate::network::plan::Plan;
 use prost::Message;
 
 /// The layers of a caffemodel that hold weights.
 pub struct CaffeWeights {
     layers: Vec<(String, Vec<Blob>)>,
+    /// The configuration as TOML, in files that [`super::caffe()`] wrote.
+    pub config: Option<String>,
+    /// Names of the classes, likewise.
+    pub classes: Vec<String>,
 }
 
 /// Reads a caffemodel of either form.
@@ -25,7 +31,11 @@ pub fn from_caffe(bytes: &[u8]) -> Result<CaffeWeights> {
     if layers.is_empty() {
         return Err(checkpoint("not a caffemodel: no layer in it holds weights"));
     }
-    Ok(CaffeWeights { layers })
+    Ok(CaffeWeights {
+        layers,
+        config: Some(net.config).filter(|text| !text.is_empty()),
+        classes: net.classes,
+    })
 }
 
 impl CaffeWeights {
@@ -35,11 +45,30 @@ impl CaffeWeights {
         Some(blobs.get(1)?.data.len())
     }
 
-    /// The whole tensors of these parameters, conv1 reading red first.
+    /// The whole tensors of a network, conv1 reading red first. A kernel enlarged by zeros at the
+    /// top and left, as it is written for padding on one side, is taken without them.
     ///
     /// # Errors
     /// `Checkpoint`, naming a layer that is missing, extra, twice there, or of another shape.
-    pub fn tensors(&self, params: &[Param]) -> Result<Tensors> {
+    pub fn tensors(&self, plan: &Plan) -> Result<Tensors> {
+        let params = &plan.params;
+        self.check_layers(params)?;
+        let overhangs = overhangs(plan)?;
+        let mut tensors = Vec::new();
+        for (index, param) in params.iter().enumerate() {
+            let blobs = self.blobs(param)?;
+            let mut weight = weight(param, &blobs[0], overhangs[index])?;
+            if index == 0 {
+                weight.values = swapped(&weight.values, &weight.shape);
+            }
+            tensors.push(weight);
+            let bias = vec![param.all_outputs()];
+            tensors.push(tensor(param.bias_name(), bias, &blobs[1])?);
+        }
+        Ok(Tensors(tensors))
+    }
+
+    fn check_layers(&self, params: &[Param]) -> Result<()> {
         for (name, _) in &self.layers {
             if !params.iter().any(|p| p.name == *name) {
                 return Err(checkpoint(format!(
@@ -51,19 +80,7 @@ impl CaffeWeights {
                 return Err(checkpoint(format!("layer {name} is in the file twice")));
             }
         }
-        let mut tensors = Vec::new();
-        for (index, param) in params.iter().enumerate() {
-            let blobs = self.blobs(param)?;
-            let shape = param.weight_shape();
-            let mut weight = tensor(param.weight_name(), shape, &blobs[0])?;
-            if index == 0 {
-                weight.values = swapped(&weight.values, &weight.shape);
-            }
-            tensors.push(weight);
-            let bias = vec![param.all_outputs()];
-            tensors.push(tensor(param.bias_name(), bias, &blobs[1])?);
-        }
-        Ok(Tensors(tensors))
+        Ok(())
     }
 
     fn blobs(&self, param: &Param) -> Result<&[Blob]> {
@@ -80,13 +97,50 @@ impl CaffeWeights {
     }
 }
 
+/// By how much the kernels of each parameter are enlarged in a file.
+fn overhangs(plan: &Plan) -> Result<Vec<usize>> {
+    let mut found = vec![0; plan.params.len()];
+    for node in nodes(plan)? {
+        if let Op::Conv {
+            param, overhang, ..
+        } = node.op
+        {
+            found[param] = overhang;
+        }
+    }
+    Ok(found)
+}
+
+/// The weights of a layer, of the network's own kernel or of one enlarged by `overhang`.
+fn weight(param: &Param, blob: &Blob, overhang: usize) -> Result<Tensor> {
+    let (name, shape) = (param.weight_name(), param.weight_shape());
+    let mut enlarged = shape.clone();
+    enlarged[2..].iter_mut().for_each(|side| *side += overhang);
+    if overhang == 0 || blob.shape() != stated(&enlarged) {
+        return tensor(name, shape, blob);
+    }
+    let file = tensor(name, enlarged, blob)?;
+    let values = reduced(&file.values, param.kernel, overhang).ok_or_else(|| {
+        checkpoint(format!(
+            "tensor {}: expected shape {shape:?}, or {:?} with zeros in the first {overhang} rows and columns",
+            file.name, file.shape
+        ))
+    })?;
+    Ok(Tensor {
+        shape,
+        values,
+        ..file
+    })
+}
+
+/// A shape as [`Blob::shape`] gives it.
+fn stated(shape: &[usize]) -> Vec<i64> {
+    let shape = shape.iter().map(|&d| d as i64);
+    shape.skip_while(|&d| d == 1).collect()
+}
+
 fn tensor(name: String, shape: Vec<usize>, blob: &Blob) -> Result<Tensor> {
-    let expected: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
-    let first = expected
-        .iter()
-        .position(|&d| d != 1)
-        .unwrap_or(expected.len());
-    if blob.shape() != expected[first..] {
+    if blob.shape() != stated(&shape) {
         return Err(checkpoint(format!(
             "tensor {name}: expected shape {shape:?}, found {:?}",
             blob.shape()

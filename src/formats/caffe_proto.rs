@@ -11,6 +11,12 @@ pub struct Net {
     pub layers: Vec<OldLayer>,
     #[prost(message, repeated, tag = "100")]
     pub layer: Vec<Layer>,
+    /// This program's own: the configuration as TOML, and the names of the classes. Readers skip
+    /// fields that they do not know.
+    #[prost(string, tag = "50000")]
+    pub config: String,
+    #[prost(string, repeated, tag = "50001")]
+    pub classes: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

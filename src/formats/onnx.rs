@@ -23,11 +23,11 @@ const IR_VERSION: i64 = 7;
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 
-/// The file's bytes.
+/// The file's bytes; configuration and names of the classes are in its metadata.
 ///
 /// # Errors
 /// `Usage` where the network has no ONNX form; `Checkpoint` where a tensor does not fit.
-pub fn onnx(config: &Config, parameters: &Tensors) -> Result<Vec<u8>> {
+pub fn onnx(config: &Config, parameters: &Tensors, classes: &[String]) -> Result<Vec<u8>> {
     let plan = config.plan()?;
     let mut writer = Writer::new(&plan, parameters);
     for layer in nodes(&plan)? {
@@ -53,10 +53,10 @@ pub fn onnx(config: &Config, parameters: &Tensors) -> Result<Vec<u8>> {
             domain: String::new(),
             version: OPSET,
         }],
-        metadata_props: vec![Entry {
-            key: "config".into(),
-            value: config.to_toml(),
-        }],
+        metadata_props: vec![
+            entry("config", config.to_toml()),
+            entry("classes", serde_json::json!(classes).to_string()),
+        ],
     };
     Ok(model.encode_to_vec())
 }
@@ -169,6 +169,20 @@ impl<'a> Writer<'a> {
         name.into()
     }
 
+    /// A constant vector.
+    fn integers(&mut self, name: &str, values: &[usize]) -> String {
+        self.graph.initializer.push(Tensor {
+            dims: vec![values.len() as i64],
+            data_type: INT64,
+            name: name.into(),
+            raw_data: values
+                .iter()
+                .flat_map(|&v| (v as i64).to_le_bytes())
+                .collect(),
+        });
+        name.into()
+    }
+
     fn conv(&mut self, param: usize, groups: usize, window: Window, overhang: usize) -> Result<()> {
         let param = &self.plan.params[param];
         let inputs = self.weights(param)?;
@@ -210,14 +224,8 @@ impl<'a> Writer<'a> {
             self.node(&name, "LRN", attributes(), vec![]);
             return;
         }
-        let sizes = format!("{name}.sizes");
-        let size = (self.maps / groups) as i64;
-        self.graph.initializer.push(Tensor {
-            dims: vec![groups as i64],
-            data_type: INT64,
-            name: sizes.clone(),
-            raw_data: size.to_le_bytes().repeat(groups),
-        });
+        let sizes = vec![self.maps / groups; groups];
+        let sizes = self.integers(&format!("{name}.sizes"), &sizes);
         let halves: Vec<String> = (0..groups).map(|g| format!("{layer}.column{g}")).collect();
         self.node(
             &format!("{layer}.split"),
@@ -239,18 +247,17 @@ impl<'a> Writer<'a> {
         self.node(&name, "Concat", vec![int("axis", 1)], normed);
     }
 
-    /// `x / (k + α·size²·mean(x²))^β`, the mean over the square with zeros around the map.
+    /// `x / (k + α·size²·mean(x²))^β`, the mean over the square with zeros around the map. They
+    /// are a node of their own, as OpenCV leaves the padding out of an `AveragePool`'s mean.
     fn local_norm(&mut self, layer: &str, size: usize, k: f32, alpha: f32, beta: f32) {
         let x = self.current.clone();
         let at = |step: &str| format!("{layer}.local_norm.{step}");
         let (before, after) = (size / 2, (size - 1) / 2);
         self.node(&at("square"), "Mul", vec![], vec![x.clone()]);
-        let window = vec![
-            ints("kernel_shape", &[size; 2]),
-            ints("strides", &[1; 2]),
-            ints("pads", &[before, before, after, after]),
-            int("count_include_pad", 1),
-        ];
+        let pads = [0, 0, before, before, 0, 0, after, after];
+        let pads = self.integers(&at("pads"), &pads);
+        self.node(&at("padded"), "Pad", vec![], vec![pads]);
+        let window = vec![ints("kernel_shape", &[size; 2]), ints("strides", &[1; 2])];
         self.node(&at("mean"), "AveragePool", window, vec![]);
         let factor = self.constant(&at("alpha"), alpha * (size * size) as f32);
         self.node(&at("scaled"), "Mul", vec![], vec![factor]);
@@ -261,6 +268,11 @@ impl<'a> Writer<'a> {
         let power = std::mem::replace(&mut self.current, x);
         self.node(&format!("{layer}.local_norm"), "Div", vec![], vec![power]);
     }
+}
+
+fn entry(key: &str, value: String) -> Entry {
+    let key = key.into();
+    Entry { key, value }
 }
 
 fn int(name: &str, value: i64) -> Attribute {

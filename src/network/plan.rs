@@ -187,10 +187,11 @@ impl Plan {
         self.params.iter().map(Param::multiply_adds).sum()
     }
 
-    /// Elements of the two alternating gradient buffers of a column.
+    /// Elements of the two alternating gradient buffers of a column. The images need none.
     pub fn gradient_buffers(&self, column: usize) -> [usize; 2] {
         let mut sizes = [0; 2];
-        for slot in self.slots.iter().filter(|s| column < s.columns) {
+        let slots = self.slots.iter().enumerate();
+        for (_, slot) in slots.filter(|&(id, s)| id != self.input && column < s.columns) {
             let size = &mut sizes[slot.gradient];
             *size = (*size).max(slot.shape.len() * self.batch);
         }

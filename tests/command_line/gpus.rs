@@ -105,7 +105,10 @@ fn a_gpu_number_out_of_range_is_told_with_what_there_is() {
         .unwrap()
         .into();
     let message = ran.wrong(5);
-    assert!(message.contains('7') && message.contains('2'), "{message}");
+    assert!(
+        message.contains("GPU 7") && message.contains("2 GPUs, numbers 0 to 1"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn a_run_leaves_its_configuration_checkpoints_metrics_events_and_pictures() {
     let written = std::fs::read_to_string(folder.path().join("run/config.toml")).unwrap();
     let config = Config::from_toml(&written).unwrap();
     assert_eq!((config.train.steps, config.train.batch), (20, 16));
-    assert!(ran.stdout.contains("run/"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("In run:"), "{}", ran.stdout);
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn changed_caffemodels_never_panic() {
     let case = Case::new("caffe", &["network.width=0.02"]);
     case.good(&["export", "w.safetensors", "--to", "caffe", "--out", "net"]);
     let good = std::fs::read(case.path("net.caffemodel")).unwrap();
-    let params = case.config.plan().unwrap().params;
+    let plan = case.config.plan().unwrap();
     let mut state = 7u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -217,7 +217,7 @@ fn changed_caffemodels_never_panic() {
             bad[at] ^= 1 << (next() % 8);
         }
         bad.truncate(good.len() - next() % 3 * (next() % good.len()) / 2);
-        if let Err(error) = from_caffe(&bad).and_then(|w| w.tensors(&params)) {
+        if let Err(error) = from_caffe(&bad).and_then(|w| w.tensors(&plan)) {
             assert_eq!(error.exit_code(), 4);
         }
     }

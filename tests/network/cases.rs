@@ -2,6 +2,7 @@
 
 use crate::layers::Maps;
 use alexnet_mp::config::Config;
+use alexnet_mp::network::op::Activation;
 use alexnet_mp::network::params::Tensors;
 use alexnet_mp::random::{Key, Purpose};
 
@@ -16,6 +17,10 @@ pub struct Case {
 
 /// Largest absolute value of the images' pixels.
 const PIXEL: f32 = 40.0;
+
+/// The same for tanh: larger pixels saturate conv1, and where all of a pool's window is within
+/// rounding of ±1, f32 can tell neither its maximum nor `1 − y²`.
+const TANH_PIXEL: f32 = 1.0;
 
 /// Sides at which windows overhang: conv1 88 → 21 (20.25 rounded up), pool 10, pool 5 (4.5
 /// rounded up), pool 2.
@@ -72,7 +77,11 @@ impl Case {
     /// The images and labels of step `step`, `[images, 3, side, side]`.
     pub fn batch(&self, step: u32) -> (Vec<f32>, Vec<u32>) {
         let side = self.config.network.image;
-        let pixels = uniform(100 + step, self.images * 3 * side * side, PIXEL);
+        let size = match self.config.network.activation {
+            Activation::Relu => PIXEL,
+            Activation::Tanh => TANH_PIXEL,
+        };
+        let pixels = uniform(100 + step, self.images * 3 * side * side, size);
         let mut stream = Key::new(2, Purpose::Verify).stream(200 + step, 0);
         let classes = self.config.network.classes as u32;
         (

@@ -11,11 +11,16 @@ use alexnet_mp::optimizer::rates;
 const IMAGES: usize = 8;
 
 fn learns_eight_images<D: Device>(preset: &str, more: &[&str], devices: Vec<D>) {
-    let overrides: Vec<String> = ["train.batch=8", "network.image=64", "data.side=72"]
-        .iter()
-        .chain(more)
-        .map(ToString::to_string)
-        .collect();
+    // Lower rates than the presets': the same eight images again and again push all one way, and
+    // at the full rate too many ReLUs die.
+    let common = [
+        "train.batch=8",
+        "network.width=0.25",
+        "network.image=64",
+        "data.side=72",
+        "train.learning_rate=0.005",
+    ];
+    let overrides: Vec<String> = common.iter().chain(more).map(ToString::to_string).collect();
     let config = Config::load(preset, &overrides).unwrap();
     let plan = config.plan().unwrap();
     let rates = rates(&config.train, &plan.params, 0.0, &Default::default());
@@ -61,16 +66,12 @@ fn learns_eight_images<D: Device>(preset: &str, more: &[&str], devices: Vec<D>) 
 #[test]
 fn the_quickstart_network_on_two_devices() {
     let devices = (0..2).map(|_| CpuDevice::open(1).unwrap()).collect();
-    learns_eight_images("quickstart", &["network.width=0.125"], devices);
+    learns_eight_images("quickstart", &[], devices);
 }
 
 #[test]
 fn the_2012_sources_network_on_one_device() {
     let devices = vec![CpuDevice::open(2).unwrap()];
-    let narrow = [
-        "network.width=0.125",
-        "network.classes=10",
-        "network.init=fan-in",
-    ];
-    learns_eight_images("source-145", &narrow, devices);
+    let more = ["network.classes=10", "network.init=fan-in"];
+    learns_eight_images("source-145", &more, devices);
 }

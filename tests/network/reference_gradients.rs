@@ -32,7 +32,8 @@ fn gradients_are_slopes(case: &Case, kind: Kind, step: f64, tolerance: f64) {
 
 #[test]
 fn of_the_papers_network() {
-    gradients_are_slopes(&Case::tiny("paper", &[]), Kind::Given, 1e-8, 1e-5);
+    // Longer steps drown less in rounding; kinks of ReLU and pooling stay rare.
+    gradients_are_slopes(&Case::tiny("paper", &[]), Kind::Given, 1e-7, 1e-5);
 }
 
 /// Nothing but smooth functions, save for the maxima of pooling.

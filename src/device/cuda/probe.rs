@@ -45,7 +45,7 @@ pub fn usable(ordinal: usize) -> Result<String> {
             ),
             1 => format!("GPU {ordinal} is not there: the only GPU is number 0"),
             _ => format!(
-                "GPU {ordinal} is not there: the GPUs are numbers 0 to {}",
+                "GPU {ordinal} is not there: there are {count} GPUs, numbers 0 to {}",
                 count - 1
             ),
         }));
