@@ -5,8 +5,10 @@ use crate::network::describe::memory;
 use crate::network::plan::Plan;
 use std::ops::Range;
 
-/// Share of the free memory that is left to work space.
+/// Share of the free memory that is left to work space, and bytes besides: the messages that prove
+/// the copies between two devices, small operations' own.
 const WORK_SPACE: f64 = 0.1;
+const BESIDES: usize = 64 << 20;
 
 /// An error of setting up devices with these columns and so many free bytes before: where it is
 /// about memory, with the largest batch that would have fitted.
@@ -41,7 +43,7 @@ fn largest_batch(plan: &Plan, columns: Range<usize>, free: usize) -> usize {
         per_batch += maps + gradients + 2 * exchange;
     }
     let per_image = per_batch as f64 / plan.batch as f64;
-    let usable = (1.0 - WORK_SPACE) * free as f64 - fixed as f64;
+    let usable = (1.0 - WORK_SPACE) * free as f64 - (fixed + BESIDES) as f64;
     (usable / per_image).max(0.0) as usize
 }
 

@@ -166,7 +166,7 @@ fn gpus_without_peer_access_exchange_through_the_host_said_with_the_bandwidth() 
 #[test]
 fn a_gpu_whose_memory_does_not_suffice_is_told_with_the_largest_batch_that_does() {
     let folder = folder();
-    let little = [("VCUDA_MEMORY", "50331648")];
+    let little = [("VCUDA_MEMORY", "134217728")];
     let Some(ran) = train_on(folder.path(), &little, &["--batch", "4096", "--steps", "1"]) else {
         return;
     };
@@ -175,7 +175,7 @@ fn a_gpu_whose_memory_does_not_suffice_is_told_with_the_largest_batch_that_does(
         "GPU 0",
         "out of memory",
         "MiB more needed",
-        "MiB free of 48 MiB",
+        "MiB free of 128 MiB",
     ] {
         assert!(message.contains(word), "{word}: {message}");
     }
