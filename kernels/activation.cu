@@ -20,14 +20,14 @@ __device__ __forceinline__ void backward(const T* __restrict__ y, T* __restrict_
     store_quad(dy, first, elements, gradient);
 }
 
-#define ACTIVATION_KERNELS(suffix, T)                                                                                \
-    extern "C" __global__ void __launch_bounds__(256)                                                                \
-        activation_forward##suffix(T* y, int elements, int activation) {                                             \
-        forward(y, elements, activation);                                                                            \
-    }                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(256)                                                                \
-        activation_backward##suffix(const T* __restrict__ y, T* __restrict__ dy, int elements, int activation) {     \
-        backward(y, dy, elements, activation);                                                                       \
+#define ACTIVATION_KERNELS(suffix, T)                                                                            \
+    extern "C" __global__ void __launch_bounds__(256)                                                            \
+        activation_forward##suffix(T* y, int elements, int activation) {                                         \
+        forward(y, elements, activation);                                                                        \
+    }                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256)                                                            \
+        activation_backward##suffix(const T* __restrict__ y, T* __restrict__ dy, int elements, int activation) { \
+        backward(y, dy, elements, activation);                                                                   \
     }
 
 FOR_EACH_TYPE(ACTIVATION_KERNELS)

@@ -20,13 +20,13 @@ __device__ __forceinline__ void add_to(const T* __restrict__ from, T* __restrict
     store_quad(into, first, elements, quad);
 }
 
-#define ARITHMETIC_KERNELS(suffix, T)                                                                       \
-    extern "C" __global__ void __launch_bounds__(256) scale##suffix(T* y, int elements, float factor) {     \
-        scale_by(y, elements, factor);                                                                      \
-    }                                                                                                       \
-    extern "C" __global__ void __launch_bounds__(256)                                                       \
-        add##suffix(const T* __restrict__ from, T* __restrict__ into, int elements) {                       \
-        add_to(from, into, elements);                                                                       \
+#define ARITHMETIC_KERNELS(suffix, T)                                                                   \
+    extern "C" __global__ void __launch_bounds__(256) scale##suffix(T* y, int elements, float factor) { \
+        scale_by(y, elements, factor);                                                                  \
+    }                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(256)                                                   \
+        add##suffix(const T* __restrict__ from, T* __restrict__ into, int elements) {                   \
+        add_to(from, into, elements);                                                                   \
     }
 
 FOR_EACH_TYPE(ARITHMETIC_KERNELS)

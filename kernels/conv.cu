@@ -232,23 +232,23 @@ using Tile48 = Tile<128, 48, 16, 8, 6, 2>;
 using Tile32 = Tile<128, 32, 16, 8, 4, 4>;
 
 // Packed: the number of maps gathered is a multiple of 4.
-#define CONV_KERNELS(columns, suffix, pack)                                                                            \
-    extern "C" __global__ void __launch_bounds__(128)                                                                  \
-        conv_forward_##columns##suffix(const float* x, const float* peer_x, const float* weights,                      \
-                                       const float* peer_weights, const float* bias, float* y, int parts,              \
-                                       int activation, ConvShape shape) {                                              \
-        forward<Tile##columns, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape);             \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128)                                                                  \
-        conv_backward_data_##columns##suffix(const float* dy, const float* weights, float* dx, ConvShape shape) {      \
-        backward_data<Tile##columns, pack>(dy, weights, dx, shape);                                                    \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128)                                                                  \
-        conv_backward_weights_##columns##suffix(const float* x, const float* dy, float* to, int pixels_per_part,       \
-                                                int accumulate_into, Divider image_pixels, Divider row_pixels,         \
-                                                ConvShape shape) {                                                     \
-        backward_weights<Tile##columns, pack>(x, dy, to, pixels_per_part, accumulate_into, image_pixels, row_pixels,   \
-                                              shape);                                                                  \
+#define CONV_KERNELS(columns, suffix, pack)                                                                          \
+    extern "C" __global__ void __launch_bounds__(128)                                                                \
+        conv_forward_##columns##suffix(const float* x, const float* peer_x, const float* weights,                    \
+                                       const float* peer_weights, const float* bias, float* y, int parts,            \
+                                       int activation, ConvShape shape) {                                            \
+        forward<Tile##columns, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape);           \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(128)                                                                \
+        conv_backward_data_##columns##suffix(const float* dy, const float* weights, float* dx, ConvShape shape) {    \
+        backward_data<Tile##columns, pack>(dy, weights, dx, shape);                                                  \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(128)                                                                \
+        conv_backward_weights_##columns##suffix(const float* x, const float* dy, float* to, int pixels_per_part,     \
+                                                int accumulate_into, Divider image_pixels, Divider row_pixels,       \
+                                                ConvShape shape) {                                                   \
+        backward_weights<Tile##columns, pack>(x, dy, to, pixels_per_part, accumulate_into, image_pixels, row_pixels, \
+                                              shape);                                                                \
     }
 
 CONV_KERNELS(64, _packed, 4)

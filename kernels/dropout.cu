@@ -50,13 +50,13 @@ __device__ __forceinline__ void backward(T* __restrict__ y, T* __restrict__ dy, 
 #define DROPOUT_KERNELS(suffix, T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(256)                                                                 \
         dropout_forward##suffix(T* __restrict__ y, const float* __restrict__ mask, int elements, float factor,        \
-            DropoutPlace place, DropoutStream stream, const unsigned long long* later) {                                                               \
-        forward(y, mask, elements, factor, place, stream, later);                                                            \
+            DropoutPlace place, DropoutStream stream, const unsigned long long* later) {                              \
+        forward(y, mask, elements, factor, place, stream, later);                                                     \
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256)                                                                 \
         dropout_backward##suffix(T* __restrict__ y, T* __restrict__ dy, const float* __restrict__ mask, int elements, \
-            float factor, float unscale, DropoutPlace place, DropoutStream stream, const unsigned long long* later) {                                  \
-        backward(y, dy, mask, elements, factor, unscale, place, stream, later);                                              \
+            float factor, float unscale, DropoutPlace place, DropoutStream stream, const unsigned long long* later) { \
+        backward(y, dy, mask, elements, factor, unscale, place, stream, later);                                       \
     }
 
 FOR_EACH_TYPE(DROPOUT_KERNELS)

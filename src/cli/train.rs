@@ -227,6 +227,11 @@ impl Job for TrainJob {
     type Output = Outcome;
 
     fn run<D: Device>(self, devices: Vec<D>) -> Result<Outcome> {
+        // Before the statistics, which can take long.
+        let precision = self.prepared.config.train.precision;
+        for device in &devices {
+            device.precision_for(precision)?;
+        }
         let session = self.prepared.session()?;
         let config = &session.config;
         let plan = config.plan()?;

@@ -93,6 +93,52 @@ fn training_runs_on_two_gpus_and_goes_on_without_them() {
     assert_eq!(checkpoint(path, "run").state.step, 5);
 }
 
+/// Trains on the virtual GPUs, whose streams run in an order of their own.
+fn train_on_gpus(folder: &Path, more: &[&str]) -> Option<Ran> {
+    let mut program = on_virtual_gpus(folder)?;
+    let mut arguments = vec!["train", "--gpus", "0,1"];
+    arguments.extend(more);
+    program.env("VCUDA_STREAMS", "random:3");
+    let ran: Ran = program.args(&arguments).output().unwrap().into();
+    Some(ran.well())
+}
+
+#[test]
+fn an_interrupted_run_in_f16_ends_in_the_same_bits_loss_scale_included() {
+    let folder = folder();
+    let path = folder.path();
+    let small = [
+        TINY,
+        &["--set", "data.builtin_val=8", "--set", "train.batch=4"],
+    ]
+    .concat();
+    let run = |out: &'static str, steps| {
+        let fixed = ["--precision", "f16", "--out", out, "--steps", steps];
+        train_on_gpus(path, &[&small[..], &fixed].concat())
+    };
+    let (Some(_), Some(_)) = (run("whole", "7"), run("parts", "4")) else {
+        return;
+    };
+    train_on_gpus(path, &["--out", "parts", "--resume", "--steps", "7"]);
+    assert_same_checkpoint(path, "parts", "whole");
+    let scale = |out| checkpoint(path, out).state.loss_scale;
+    assert!(scale("whole").is_some_and(|s| s.scale > 1.0));
+    assert_eq!(scale("parts"), scale("whole"));
+}
+
+#[test]
+fn steps_as_graphs_fed_by_the_loader_are_the_steps_issued_one_by_one() {
+    let folder = folder();
+    let path = folder.path();
+    for (out, more) in [("graphs", &[][..]), ("single", &["--no-graph"])] {
+        let fixed = ["--out", out, "--steps", "9", "--set", "train.batch=4"];
+        if train_on_gpus(path, &[TINY, &fixed, more].concat()).is_none() {
+            return;
+        }
+    }
+    assert_same_checkpoint(path, "graphs", "single");
+}
+
 #[test]
 fn a_gpu_number_out_of_range_is_told_with_what_there_is() {
     let folder = folder();

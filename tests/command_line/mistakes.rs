@@ -38,6 +38,20 @@ fn flags_that_do_not_exist_or_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_precision_that_is_none_or_that_the_cpu_lacks_is_a_mistake_of_usage() {
+    let message = error(2, "train --precision fp16");
+    assert_says(&message, &["fp16", "bf16", "tf32"]);
+    assert_says(
+        &error(2, "train --set train.precision=half"),
+        &["half", "bf16"],
+    );
+    for command in ["train --cpu --out run", "bench --cpu", "verify --cpu"] {
+        let message = error(2, &format!("{command} --precision bf16"));
+        assert_says(&message, &["--precision bf16", "f32", "GPUs"]);
+    }
+}
+
+#[test]
 fn unknown_keys_and_presets_name_the_nearest() {
     let message = error(2, "train --set train.learning_rte=0.1");
     assert_says(&message, &["train.learning_rte", "train.learning_rate"]);

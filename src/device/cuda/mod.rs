@@ -52,6 +52,7 @@ use event::Event;
 use geometry::Pointer;
 use memory::{Home, Memory};
 use module::{Grid, Kernel, Kernels};
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ pub struct CudaDevice {
     /// Compute capability.
     capability: (i32, i32),
     precision: Precision,
+    /// Whether the user was told that another precision is not to be had.
+    warned: Cell<bool>,
     /// What was found out about copies to other devices, by the GPU's number.
     peers: Vec<(usize, PeerReport)>,
 }
@@ -99,6 +102,7 @@ impl CudaDevice {
             multiprocessors: multiprocessors.max(1) as usize,
             capability,
             precision: Precision::F32,
+            warned: Cell::new(false),
             peers: Vec::new(),
             home,
         })

@@ -45,11 +45,13 @@ impl Device for CudaDevice {
         if wanted == Precision::F32 || self.kernels.tensor.is_some() {
             return Ok(wanted);
         }
-        let (major, minor) = self.capability;
-        tracing::warn!(
-            "{}: compute capability {major}.{minor} lacks what {wanted} needs (8.0 has it): computing in f32",
-            self.home.name
-        );
+        if !self.warned.replace(true) {
+            let (major, minor) = self.capability;
+            tracing::warn!(
+                "{}: compute capability {major}.{minor} lacks what {wanted} needs (8.0 has it): computing in f32",
+                self.home.name
+            );
+        }
         Ok(Precision::F32)
     }
 
