@@ -107,3 +107,14 @@ fn a_run_that_is_done_stays_as_it_is() {
     resume(folder.path(), "run", &["--steps", "5"]);
     assert_eq!(checkpoint(folder.path(), "run"), before);
 }
+
+#[test]
+fn the_same_command_twice_leaves_the_same_checkpoint_to_the_byte() {
+    let folder = folder();
+    let [a, b] = ["a", "b"].map(|out| {
+        train(folder.path(), out, &["--steps", "9"]);
+        let read = |name: &str| std::fs::read(folder.path().join(out).join(name)).unwrap();
+        (read("checkpoint.safetensors"), read("best.safetensors"))
+    });
+    assert!(a == b);
+}
