@@ -1,11 +1,13 @@
-//! What stands only where it is needed: `unsafe`, in what calls the driver and in kernels of vector
-//! instructions; and the time of day, on which nothing may depend. Whoever needs one of them
+//! What stands only where it is needed: `unsafe`, in what calls the driver, in kernels of vector
+//! instructions and in what maps files; and the time of day, on which nothing may depend. Whoever needs one of them
 //! elsewhere adds the file here, and says why in the file.
 
 use std::path::{Path, PathBuf};
 
 /// The files of the program that may hold it.
 const ALLOWED: &[&str] = &[
+    // Maps shards into memory.
+    "src/data/shards/reader.rs",
     "src/device/cpu/buffer.rs",
     "src/device/cpu/direct.rs",
     "src/device/cpu/gemm.rs",

@@ -7,7 +7,14 @@ use std::path::Path;
 
 /// Trains in `run` with a NaN put somewhere, in logged steps 3, 6, … and checkpoints every second.
 fn train_with_nan(folder: &Path, tensor: &str, step: u64, more: &[&str]) -> Ran {
-    let fixed = ["--threads", "2", "--set", "train.checkpoint_every=2"];
+    let fixed = [
+        "--threads",
+        "2",
+        "--set",
+        "train.checkpoint_every=2",
+        "--set",
+        "train.learning_rate=0.02",
+    ];
     program(folder)
         .env("ALEXNET_MP_FAULT", format!("nan:{tensor}:step{step}"))
         .args(tiny("run", &[&fixed[..], more].concat()))
