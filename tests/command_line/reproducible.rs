@@ -57,25 +57,19 @@ fn at_the_end_of_an_epoch_too() {
 }
 
 #[test]
-fn neither_threads_nor_loader_workers_change_a_bit() {
+fn neither_threads_nor_devices_nor_loader_workers_change_a_bit() {
     let folder = folder();
     train(folder.path(), "plain", &["--steps", "10", "--threads", "2"]);
     for (out, more) in [
-        ("one thread", ["--threads", "1", "--set", "data.workers=1"]),
         (
-            "three threads",
-            ["--threads", "3", "--set", "data.workers=2"],
+            "one thread",
+            &["--threads=1", "--set", "data.workers=1"][..],
         ),
-        (
-            "three workers",
-            ["--threads", "2", "--set", "data.workers=3"],
-        ),
+        ("three threads", &["--threads=3", "--set", "data.workers=2"]),
+        ("one device", &["--threads=2", "--one-device"]),
+        ("three workers", &["--threads=2", "--set", "data.workers=3"]),
     ] {
-        train(
-            folder.path(),
-            out,
-            &[&["--steps", "10"], &more[..]].concat(),
-        );
+        train(folder.path(), out, &[&["--steps", "10"], more].concat());
         assert_same_checkpoint(folder.path(), "plain", out);
     }
 }
