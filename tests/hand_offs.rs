@@ -1,7 +1,13 @@
 //! How threads hand over to one another, in every order of their turns (up to three preemptions):
-//! the very files of the program, with loom's locks and threads in place of the system's. Loom
-//! fails a model that can deadlock or lose a wake-up.
+//! the very files of the program, with loom's locks and threads in place of the system's, and a
+//! channel made of these in place of crossbeam's. Loom fails a model that can deadlock or lose a
+//! wake-up.
 
+#[path = "hand_offs/channel.rs"]
+pub mod channel;
+#[allow(dead_code)]
+#[path = "../src/data/loader/pool.rs"]
+mod pool;
 #[allow(dead_code)]
 #[path = "../src/device/rendezvous.rs"]
 mod rendezvous;
@@ -19,21 +25,28 @@ mod error {
 
 /// What stands for `crate::sync`.
 mod sync {
-    pub use loom::sync::{Arc, Condvar, Mutex};
+    pub use crate::channel;
+    pub use loom::sync::{Arc, Condvar, Mutex, atomic};
     pub use loom::thread;
     pub use std::sync::PoisonError;
 }
 
-use error::checkpoint;
+use error::{Result, checkpoint, data};
+use pool::Pool;
 use rendezvous::Rendezvous;
 use saver::Saver;
 use std::time::Duration;
+use sync::atomic::AtomicBool;
 use sync::{Arc, Condvar, Mutex, thread};
 use watchdog::{Watchdog, Work};
 
 fn in_every_order(model: impl Fn() + Sync + Send + 'static) {
+    with_preemptions(3, model);
+}
+
+fn with_preemptions(most: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(most);
     builder.check(model);
 }
 
@@ -162,5 +175,68 @@ fn a_failed_write_is_told_exactly_once() {
         told += usize::from(saver.finish_within(Duration::from_secs(1000)).is_err());
         told += usize::from(saver.finish().is_err());
         assert_eq!(told, 1);
+    });
+}
+
+/// A pool of numbers that two workers fill with ten times their place, but for the piece that is
+/// `bad`.
+fn tens(buffers: usize, end: Option<u64>, bad: Option<u64>) -> Pool<u64> {
+    let worker = |_| {
+        move |number: u64, buffer: &mut u64, _: &AtomicBool| -> Result<()> {
+            *buffer = 10 * number;
+            match bad {
+                Some(bad) if bad == number => Err(data("unreadable")),
+                _ => Ok(()),
+            }
+        }
+    };
+    let fills = (0..2).map(worker).collect();
+    Pool::start(vec![0; buffers], fills, 0, end).unwrap()
+}
+
+#[test]
+fn batches_come_in_order_and_once_whichever_worker_made_them() {
+    with_preemptions(2, || {
+        let mut pool = tens(3, Some(3), None);
+        for expected in [0, 10, 20] {
+            let batch = pool.take().unwrap().unwrap();
+            assert_eq!(batch, expected);
+            pool.give_back(batch);
+        }
+        assert!(pool.take().unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_consumer_that_leaves_early_leaves_no_worker_behind() {
+    with_preemptions(2, || {
+        let mut pool = tens(3, None, None);
+        assert_eq!(pool.take().unwrap(), Some(0));
+        // Its end waits for the workers' ends.
+        drop(pool);
+    });
+}
+
+#[test]
+fn a_worker_that_fails_ends_the_run_at_its_step_with_its_error() {
+    with_preemptions(2, || {
+        let mut pool = tens(3, None, Some(1));
+        let first = pool.take().unwrap().unwrap();
+        assert_eq!(first, 0);
+        pool.give_back(first);
+        let error = pool.take().unwrap_err();
+        assert!(error.to_string().contains("unreadable"), "{error}");
+    });
+}
+
+#[test]
+fn a_consumer_that_gives_nothing_back_is_told_and_not_left_waiting() {
+    with_preemptions(2, || {
+        let mut pool = tens(3, None, None);
+        for expected in [0, 10, 20] {
+            assert_eq!(pool.take().unwrap(), Some(expected));
+        }
+        let error = pool.take().unwrap_err();
+        assert!(error.to_string().contains("none was recycled"), "{error}");
     });
 }
