@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{self, Checkpoint, FILE_NAME};
 use crate::config::Config;
+use crate::data::Source;
 use crate::error::{Result, usage};
 use crate::network::params::Tensors;
 use crate::report::curves::{Run, learning_curves};
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 /// The file of logged steps and evaluations.
 pub const METRICS: &str = "metrics.jsonl";
 const BEST: &str = "best.safetensors";
+/// Training images that could not be read, a tab, and why, as `prepare` writes it.
+const SKIPPED: &str = "skipped.txt";
 
 /// An open run folder.
 pub struct RunFolder {
@@ -108,6 +111,14 @@ impl RunFolder {
             self.rotate();
         }
         Ok(())
+    }
+
+    /// Lists the bad images of a set that were met by now; gives the file.
+    pub fn list_skipped(&self, source: &dyn Source) -> Result<PathBuf> {
+        let path = self.path.join(SKIPPED);
+        checkpoint::replace(&path, source.skipped().listed(source).as_bytes())
+            .map_err(|e| usage(format!("{}: cannot be written: {e}", path.display())))?;
+        Ok(path)
     }
 
     /// Keeps the weights of the lowest validation error so far.

@@ -2,6 +2,7 @@
 
 mod gpus;
 mod help;
+mod images;
 mod interruption;
 mod mistakes;
 mod preparing;
