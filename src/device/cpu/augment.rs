@@ -121,9 +121,9 @@ fn mirrored_line(shift: &[f32; GROUP], gain: f32, pixels: &[u8], mean: &[f32], x
         for i in 0..GROUP {
             values[i] = value(pixels[i], mean[i], shift[i], gain);
         }
-        for i in 0..GROUP {
-            x[i] = values[GROUP - 3 - i / 3 * 3 + i % 3];
-        }
+        // Written out, so that it becomes shuffles whether or not the compiler unrolls loops here.
+        let [a, b, c, d, e, f, g, h]: [[f32; 3]; GROUP / 3] = bytemuck::cast(values);
+        *x = bytemuck::cast([h, g, f, e, d, c, b, a]);
     }
     let end = x_rest.len();
     for i in 0..end {
