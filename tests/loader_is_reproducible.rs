@@ -1,6 +1,8 @@
 //! Batches depend on the seed and the step alone: not on workers, nor on where a run started.
 
 use alexnet_mp::batch::{Draw, pageable};
+use alexnet_mp::config::Config;
+use alexnet_mp::data::augment::Augmenter;
 use alexnet_mp::data::order::permutation;
 use alexnet_mp::data::{
     AugmentOptions, ColourRule, EvaluationOptions, Loader, LoaderOptions, ReadOutcome, Share,
@@ -357,6 +359,50 @@ fn the_source_s_rules_share_crops_fix_the_mean_window_and_scale_the_noise() {
 }
 
 #[test]
+fn crops_reach_every_position_up_to_the_last_and_none_beyond() {
+    const STORED: usize = 256;
+    let statistics = Statistics::zero(STORED);
+    // The paper's 33 offsets a side, 0 to 32, reach the last row and column; the source's 32 leave
+    // them out.
+    for (preset, positions, offsets) in [
+        ("paper", 0, 33),
+        ("source-145", 0, 33),
+        ("source-145", 32, 32),
+        ("source-145", 1, 1),
+    ] {
+        let overrides = [format!("data.positions={positions}")];
+        let options = Config::load(preset, &overrides).unwrap().augmentation();
+        assert_eq!(options.crop, 224, "{preset}");
+        let shared = options.crop_shared as u64;
+        let augmenter = Augmenter::new(&options, &statistics, 3).unwrap();
+        let mut seen = vec![0; offsets * offsets];
+        // 12 draws a position: each is missed with probability e^−12.
+        for draw in 0..12 * seen.len() as u64 {
+            let placed = augmenter.draw(0, draw * shared);
+            assert!(placed.top < offsets && placed.left < offsets, "{placed:?}");
+            assert!(placed.top + options.crop <= STORED && placed.left + options.crop <= STORED);
+            seen[placed.top * offsets + placed.left] += 1;
+        }
+        let missed = seen.iter().filter(|&&n| n == 0).count();
+        assert!(
+            missed <= 2,
+            "{preset}, {positions}: {missed} of {} missed",
+            seen.len()
+        );
+        for side in [0, offsets - 1] {
+            assert!(
+                (0..offsets).any(|i| seen[side * offsets + i] > 0),
+                "row {side}"
+            );
+            assert!(
+                (0..offsets).any(|i| seen[i * offsets + side] > 0),
+                "column {side}"
+            );
+        }
+    }
+}
+
+#[test]
 fn colour_noise_has_the_stated_covariance() {
     let statistics = Statistics {
         eigenvalues: [2500.0, 400.0, 100.0],
@@ -369,7 +415,7 @@ fn colour_noise_has_the_stated_covariance() {
             colour_rule: rule,
             ..AugmentOptions::default()
         };
-        let draws = alexnet_mp::data::augment::Augmenter::new(&options, &statistics, 1).unwrap();
+        let draws = Augmenter::new(&options, &statistics, 1).unwrap();
         let n = 20_000;
         let mut squares = [0.0f64; 3];
         for position in 0..n {

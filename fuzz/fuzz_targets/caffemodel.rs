@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 static PLAN: LazyLock<Plan> = LazyLock::new(|| {
-    let small = ["network.width=0.02", "network.image=48", "data.side=48", "network.classes=2"];
+    let small = ["network.width=0.005", "network.image=48", "data.side=48", "network.classes=10"];
     let config = Config::load("paper", &small.map(String::from)).unwrap();
     config.plan().unwrap()
 });

@@ -46,10 +46,15 @@ impl LoaderTime {
         median(&self.laps)
     }
 
+    /// The stages of the workers, and those of the device.
+    pub fn parts(&self) -> (&[StageTime], &[StageTime]) {
+        self.stages.split_at(Stage::ALL.len())
+    }
+
     /// The stage that bounds the rate: the longest of the workers where all of them together are
     /// slower than the device, else the longer one of the device.
     pub fn bound(&self) -> Option<&StageTime> {
-        let (by_workers, by_device) = self.stages.split_at(Stage::ALL.len());
+        let (by_workers, by_device) = self.parts();
         let sum = |stages: &[StageTime]| stages.iter().map(|s| s.microseconds).sum::<f64>();
         let slower = match sum(by_workers) / self.workers as f64 > sum(by_device) {
             true => by_workers,

@@ -282,19 +282,23 @@ fn loader_text(time: &LoaderTime, report: &Report, used: f64) -> String {
         report.milliseconds_per_step,
         time.laps.len()
     );
-    let row = |stage: &StageTime| {
-        let by = match stage.stage {
-            "upload" | "augment" => "device".into(),
-            _ => format!("{} worker(s)", time.workers),
-        };
-        vec![
-            stage.stage.into(),
-            by,
-            format!("{:.1}", stage.microseconds),
-            rate(stage.images_per_second),
-        ]
+    let workers = format!("{} worker(s)", time.workers);
+    let row = |name: &str, by: &str, microseconds: f64| {
+        let (time, rate) = (
+            format!("{microseconds:.1}"),
+            rate(1e6 / microseconds.max(1e-3)),
+        );
+        vec![name.to_string(), by.to_string(), time, rate]
     };
-    let rows: Vec<Vec<String>> = time.stages.iter().map(row).collect();
+    let (by_workers, by_device) = time.parts();
+    let mut rows = Vec::new();
+    for (stages, by) in [(by_workers, &workers[..]), (by_device, "device")] {
+        rows.extend(stages.iter().map(|s| row(s.stage, by, s.microseconds)));
+    }
+    let sum = |stages: &[StageTime]| stages.iter().map(|s| s.microseconds).sum::<f64>();
+    let crops = sum(by_workers);
+    rows.push(row("8-bit crops: disk to crop", &workers, crops));
+    rows.push(row("images: disk to augment", "", crops + sum(by_device)));
     let header = ["stage", "done by", "µs an image", "images/s of one thread"];
     text += &table(&header, &rows);
     let enough = if report.images_per_second < used {

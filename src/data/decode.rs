@@ -31,9 +31,9 @@ pub struct Pixels {
     pub rgb: Vec<u8>,
 }
 
-/// Decodes a JPEG or PNG file's bytes. An error is the reason, in a few words.
+/// Decodes a JPEG or PNG file's bytes. An error is the reason, in a few words on one line.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
-    quietly(|| match bytes {
+    let decoded = quietly(|| match bytes {
         [] => Err("the file is empty".into()),
         [0xff, 0xd8, ..] => jpeg::decode(bytes),
         [0x89, b'P', b'N', b'G', ..] => decode_png(bytes),
@@ -41,7 +41,9 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
             "neither JPEG nor PNG: it begins with \"{}\"",
             bytes[..bytes.len().min(8)].escape_ascii()
         )),
-    })
+    });
+    // Some of the decoders' messages end with a line break.
+    decoded.map_err(|reason| reason.trim_end().replace(char::is_control, " "))
 }
 
 /// Reads an image file and scales it to `side` × `side` × 3 bytes: see [`square`].

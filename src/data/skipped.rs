@@ -39,6 +39,12 @@ impl Skipped {
             .collect()
     }
 
+    /// A line for each: name, a tab, and why.
+    pub fn listed(&self, source: &dyn Source) -> String {
+        let line = |(image, reason): (usize, String)| format!("{}\t{reason}\n", source.name(image));
+        self.list().into_iter().map(line).collect()
+    }
+
     /// Why an image is bad, if it is known to be.
     pub fn reason(&self, image: usize) -> Option<String> {
         self.reasons().get(&image).cloned()

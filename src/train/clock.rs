@@ -43,11 +43,6 @@ impl Clock {
         self.restart(waited);
     }
 
-    /// Whether no lap has ended yet.
-    pub fn is_first_lap(&self) -> bool {
-        self.laps.is_empty()
-    }
-
     /// Images a second, the median of the laps.
     pub fn median_rate(&self) -> f64 {
         let mut rates = self.laps.clone();

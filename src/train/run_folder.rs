@@ -3,6 +3,7 @@
 use super::files::Files;
 use crate::checkpoint::{self, Checkpoint, FILE_NAME};
 use crate::config::Config;
+use crate::data::Source;
 use crate::error::{Error, Result, usage};
 use crate::network::params::Tensors;
 use crate::report::curves::{Run, learning_curves};
@@ -14,6 +15,8 @@ use std::sync::Arc;
 
 /// The file of logged steps and evaluations.
 pub const METRICS: &str = "metrics.jsonl";
+/// Training images that could not be read, a tab, and why, as `prepare` writes it.
+const SKIPPED: &str = "skipped.txt";
 
 /// An open run folder.
 pub struct RunFolder {
@@ -106,6 +109,14 @@ impl RunFolder {
         self.metrics = MetricsWriter::resume(&self.path.join(METRICS), step)?;
         self.events = EventWriter::create(&self.path, Some(step))?;
         Ok(())
+    }
+
+    /// Lists the bad images of a set that were met by now; gives the file.
+    pub fn list_skipped(&self, source: &dyn Source) -> Result<PathBuf> {
+        let path = self.path.join(SKIPPED);
+        checkpoint::replace(&path, source.skipped().listed(source).as_bytes())
+            .map_err(|e| usage(format!("{}: cannot be written: {e}", path.display())))?;
+        Ok(path)
     }
 
     /// Draws the learning curves and conv1's kernels.

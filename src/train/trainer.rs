@@ -7,13 +7,13 @@ use super::{RunFolder, Session, Signals, health};
 use crate::checkpoint::{Checkpoint, Pending, State};
 use crate::config::{Config, OnNan};
 use crate::data::order::batches_per_epoch;
-use crate::data::{Loader, LoaderOptions, Source};
+use crate::data::times::WaitWarning;
+use crate::data::{Loader, LoaderOptions, Source, decode};
 use crate::device::Device;
 use crate::engine::{Board, Dropping, Engine, Late, Rates, StepContext, Watchdog, Work};
 use crate::error::{Error, Result, device, numeric};
 use crate::network::params::Tensors;
 use crate::optimizer::{self, Plateau};
-use crate::report::format::percent;
 use crate::report::messages;
 use crate::report::metrics::{EvaluationRecord, StepRecord};
 use crate::report::progress::Progress;
@@ -56,7 +56,7 @@ pub struct Trainer<'a, D: Device> {
     validation: Option<Evaluation>,
     /// The step of the last evaluation the schedule asked for.
     pub(super) evaluated: Option<u64>,
-    warned_of_waiting: bool,
+    wait_warning: WaitWarning,
     /// Training images that were said to be skipped.
     skipped: usize,
     /// How often the run went back to a checkpoint because of numbers that were not finite.
@@ -109,7 +109,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             last_top1_error: f64::NAN,
             validation: None,
             evaluated: state.as_ref().and_then(|s| s.evaluated),
-            warned_of_waiting: false,
+            wait_warning: WaitWarning::default(),
             skipped: 0,
             rollbacks: state.map_or(0, |s| s.rollbacks),
             went_back_to: None,
@@ -338,7 +338,11 @@ impl<'a, D: Device> Trainer<'a, D> {
     fn log(&mut self, loader: &Loader) -> Result<()> {
         self.collect()?;
         let record = self.training_record(loader);
-        self.warn_of_waiting(record.data_wait, loader);
+        let workers = self.session.config.workers();
+        let (share, stage) = (record.data_wait, loader.slowest_stage());
+        if let Some(warning) = self.wait_warning.after_lap(share, stage, workers) {
+            tracing::warn!("{warning}");
+        }
         (self.last_loss, self.last_top1_error) = (record.loss, record.top1_error);
         self.clock.lap(loader.waited());
         self.pending = Pending::default();
@@ -371,34 +375,21 @@ impl<'a, D: Device> Trainer<'a, D> {
         }
     }
 
-    /// Says how many training images could not be used, if it is more than before.
-    fn say_skipped(&mut self) {
+    /// Lists the training images that could not be used and says how many, if it is more than
+    /// before.
+    fn say_skipped(&mut self) -> Result<()> {
         let train = &self.session.data.train;
         let skipped = train.skipped().count();
         if skipped > self.skipped {
             self.skipped = skipped;
-            let all = train.len();
+            let list = self.folder.list_skipped(&**train)?;
             tracing::warn!(
-                "{skipped} of {all} training images could not be read and were replaced"
+                "{skipped} of {} training images could not be read and were replaced; {} names them and says why",
+                train.len(),
+                decode::escape(list.as_os_str())
             );
         }
-    }
-
-    /// Devices that wait for images have a likely remedy; said once. The first lap, in which the
-    /// loader starts, does not count.
-    fn warn_of_waiting(&mut self, share: f64, loader: &Loader) {
-        if share <= 0.1 || self.warned_of_waiting || self.clock.is_first_lap() {
-            return;
-        }
-        self.warned_of_waiting = true;
-        let stage = loader.slowest_stage();
-        tracing::warn!(
-            "{} of the time is spent waiting for images, most of it on {} ({} loader workers); likely to help: {}; see `alexnet-mp bench --loader`",
-            percent(share, 0),
-            stage.name(),
-            self.session.config.workers(),
-            stage.remedy()
-        );
+        Ok(())
     }
 
     /// A loss still at chance after an epoch has known causes. Epochs of few steps say nothing:
@@ -420,6 +411,7 @@ impl<'a, D: Device> Trainer<'a, D> {
     }
 
     fn evaluate(&mut self, loader: &mut Loader) -> Result<Option<Evaluation>> {
+        self.say_skipped()?;
         let Some(source) = self.session.data.val.clone() else {
             return Ok(None);
         };
@@ -450,7 +442,6 @@ impl<'a, D: Device> Trainer<'a, D> {
             extra: health::signs(self.engine)?,
         };
         self.progress.evaluation(&record);
-        self.say_skipped();
         self.folder.record_evaluation(record, &training)?;
         self.validation = Some(found);
         Ok(Some(found))

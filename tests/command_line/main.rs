@@ -4,6 +4,7 @@ mod disks;
 mod faults;
 mod gpus;
 mod help;
+mod images;
 mod interruption;
 mod kill;
 mod mistakes;

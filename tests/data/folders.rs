@@ -140,6 +140,16 @@ fn bad_files_are_skipped_with_a_reason_and_never_block() {
 }
 
 #[test]
+fn reasons_are_one_line_whatever_a_decoder_says() {
+    // zune-jpeg ends this message with a line break.
+    let whole = jpeg(&picture(1, 64, 48));
+    let bytes = [&whole[..2], &[0xff, 0xe0, 0, 1], &whole[2..]].concat();
+    let reason = data::decode::decode(&bytes).err().expect("refused");
+    assert!(reason.contains("length"), "{reason}");
+    assert!(!reason.contains(char::is_control), "{reason:?}");
+}
+
+#[test]
 fn skipped_images_are_counted_once_and_the_rest_is_used() {
     let root = tempfile::tempdir().unwrap();
     good_set(root.path(), 20);
@@ -214,6 +224,40 @@ fn sizes_are_bounded_before_anything_is_allocated() {
         match outcome {
             ReadOutcome::Image => assert_eq!(image, 5),
             ReadOutcome::Bad(reason) => assert!(reason.contains(expected), "{image}: {reason}"),
+        }
+    }
+}
+
+#[test]
+fn a_few_bytes_that_claim_many_pixels_are_refused_undecoded() {
+    // Found by fuzzing: a CMYK file of 1 KB that said 5120 × 7168 was decoded at length.
+    for (kind, components) in [
+        (ColorType::Luma, 1),
+        (ColorType::Rgb, 3),
+        (ColorType::Cmyk, 4),
+    ] {
+        for progressive in [false, true] {
+            let encoded = |side: u16| {
+                let mut bytes = Vec::new();
+                let mut encoder = Encoder::new(&mut bytes, 50);
+                encoder.set_progressive(progressive);
+                encoder.set_optimized_huffman_tables(true);
+                let flat = vec![128; usize::from(side).pow(2) * components];
+                encoder.encode(&flat, side, side, kind).unwrap();
+                bytes
+            };
+            // A single colour takes the fewest bytes that there can be, and is an image.
+            let flat = encoded(2048);
+            let what = format!("{kind:?}, progressive: {progressive}, {} bytes", flat.len());
+            assert!(data::decode::decode(&flat).is_ok(), "{what}");
+            let mut bytes = encoded(16);
+            let frame = (bytes.windows(2))
+                .position(|w| w == [0xff, 0xc0] || w == [0xff, 0xc2])
+                .unwrap();
+            bytes[frame + 5..frame + 9].copy_from_slice(&[0x1c, 0, 0x14, 0]);
+            let reason = data::decode::decode(&bytes).err().expect("refused");
+            let expected = "bytes are too few for 5120 × 7168 pixels";
+            assert!(reason.contains(expected), "{what}: {reason}");
         }
     }
 }

@@ -2,11 +2,14 @@
 
 use crate::support::*;
 use alexnet_mp::batch::{Batch, Draw, pageable};
+use alexnet_mp::data::augment::Augmenter;
+use alexnet_mp::data::{AugmentOptions, ColourRule, Statistics};
 use alexnet_mp::device::Device;
 
 for_each_device!(
     pixels_are_shifted_mirrored_and_scaled_as_drawn,
     a_plain_draw_subtracts_the_mean_of_its_own_place,
+    every_device_gives_the_same_bits,
 );
 
 const SIDE: usize = 24;
@@ -78,4 +81,48 @@ fn a_plain_draw_subtracts_the_mean_of_its_own_place<D: Device>(open: Open<D>) {
     let mean: Vec<f32> = (0..SIDE * SIDE * 3).map(|i| i as f32).collect();
     let x = augmented(&mut d, &batch, &mean);
     assert_eq!(x[0], 0.0 - ((5 * SIDE + 5) * 3) as f32);
+}
+
+/// As stated in the definition: pixel − mean, + shift, · gain, each rounded to f32 in this order;
+/// what one device may not do is to round otherwise than another. Images as training draws them,
+/// under every rule of the colour noise.
+fn every_device_gives_the_same_bits<D: Device>(open: Open<D>) {
+    let mut d = open();
+    let mean: Vec<f32> = random(1, SIDE * SIDE * 3)
+        .iter()
+        .map(|x| 120.0 + 50.0 * x)
+        .collect();
+    let statistics = Statistics {
+        mean: mean.clone(),
+        eigenvalues: [3000.0, 300.0, 70.0],
+        eigenvectors: [[0.6, 0.8, 0.0], [-0.8, 0.6, 0.0], [0.0, 0.0, 1.0]],
+        ..Statistics::zero(SIDE)
+    };
+    let mut draws = Vec::new();
+    for colour_rule in [ColourRule::Paper, ColourRule::Source, ColourRule::Literal] {
+        let options = AugmentOptions {
+            crop: CROP,
+            colour_rule,
+            ..AugmentOptions::default()
+        };
+        let augmenter = Augmenter::new(&options, &statistics, 7).unwrap();
+        draws.extend((0..6).map(|position| augmenter.draw(0, position).draw));
+    }
+    assert!(draws.iter().any(|d| d.mirror) && draws.iter().any(|d| !d.mirror));
+    let batch = batch(&draws);
+    let found = augmented(&mut d, &batch, &mean);
+    for (i, draw) in draws.iter().enumerate() {
+        for (y, x, c) in (0..CROP * CROP * 3).map(|p| (p / 3 / CROP, p / 3 % CROP, p % 3)) {
+            let pixel = batch.pixels.bytes()[((i * CROP + y) * CROP + x) * 3 + c];
+            let at = ((usize::from(draw.top) + y) * SIDE + usize::from(draw.left) + x) * 3 + c;
+            let expected = (f32::from(pixel) - mean[at] + draw.shift[c]) * draw.gain;
+            let to = if draw.mirror { CROP - 1 - x } else { x };
+            let found = found[((i * CROP + y) * CROP + to) * 3 + c];
+            assert_eq!(
+                found.to_bits(),
+                expected.to_bits(),
+                "image {i}, row {y}, column {x}, colour {c}: {found} for {expected}"
+            );
+        }
+    }
 }

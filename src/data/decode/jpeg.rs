@@ -8,11 +8,21 @@ use std::io::Cursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+/// No JPEG has more: each block of 64 samples takes a bit or more, and there are 128 pixels to a
+/// block at most, where one component has 4 × 1 samples for the other's 1 × 4.
+const PIXELS_OF_A_BYTE: usize = 1024;
+
 /// Decodes a JPEG file; an error is the reason.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
     let frame = Frame::find(bytes)?;
     let (width, height) = (frame.width, frame.height);
     check_size(width, height)?;
+    if bytes.len() < width * height / PIXELS_OF_A_BYTE {
+        return Err(format!(
+            "truncated JPEG: {} bytes are too few for {width} × {height} pixels",
+            bytes.len()
+        ));
+    }
     let rgb = match frame.is_usual() {
         true => usual(bytes, true).or_else(|reason| {
             // Stray bytes between segments are common in the wild and do no harm.

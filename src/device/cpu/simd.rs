@@ -15,6 +15,15 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// The same, or AVX2 for AVX-512: every processor that has the one has the other.
+    pub fn without_avx512(self) -> Isa {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Isa::Avx2,
+            other => other,
+        }
+    }
+
     /// The best that this processor has. The environment variable `ALEXNET_MP_PORTABLE=1`
     /// forces the portable one, `ALEXNET_MP_PORTABLE=avx2` forbids AVX-512: for tests.
     pub fn detect() -> Isa {
