@@ -26,6 +26,7 @@ use crate::random::{Key, Purpose};
 pub use board::Board;
 use board::Doing;
 pub use finite::Place;
+pub use footprint::Needed;
 use graphs::Graphs;
 use links::{Links, Post};
 use rank::Rank;
@@ -216,6 +217,14 @@ impl<D: Device> Engine<D> {
     /// Gives the devices back; the network's memory is freed.
     pub fn into_devices(self) -> Vec<D> {
         self.ranks.into_iter().map(|rank| rank.device).collect()
+    }
+
+    /// What an engine for `plan` will take of each device's memory, with the arguments of [`Engine::new`].
+    pub fn needed(plan: &Plan, devices: &[D], side: usize, keep_gradients: bool) -> Vec<Needed> {
+        footprint::of_devices(plan, devices, side, keep_gradients)
+            .into_iter()
+            .map(|footprint| footprint.needed(plan.batch))
+            .collect()
     }
 
     /// Bytes allocated on each device.

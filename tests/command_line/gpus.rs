@@ -295,10 +295,10 @@ fn a_batch_too_large_for_the_memory_is_told_with_the_largest_that_fits() {
                 .collect::<Vec<_>>()
         };
         // cuBLAS and the margin alone take 80 MiB for each column.
-        let memory = (256u64 << 20).to_string();
+        let memory = (224u64 << 20).to_string();
         program.env("VCUDA_MEMORY", &memory);
         let message = Ran::from(program.args(arguments("512")).output().unwrap()).wrong(5);
-        assert!(message.contains("MiB are free of 256 MiB"), "{message}");
+        assert!(message.contains("MiB are free of 224 MiB"), "{message}");
         let (_, rest) = message
             .split_once("the largest batch that fits is ")
             .expect(&message);
