@@ -1,10 +1,11 @@
 //! A training run: the loop (`trainer`), what it does about numbers that are not finite
-//! (`numbers`), signs of its health, its folder (`run_folder`) and the checkpoints in it (`files`,
+//! (`numbers`), what it tells (`logging`), signs of its health, its folder (`run_folder`) and the checkpoints in it (`files`,
 //! written by `saver`), evaluation in between (`validation`), its clock, signals.
 
 mod clock;
 mod files;
 mod health;
+mod logging;
 mod numbers;
 mod run_folder;
 mod saver;

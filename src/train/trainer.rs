@@ -2,20 +2,19 @@
 
 use super::clock::Clock;
 use super::files::Files;
-use super::validation::{Evaluation, validate};
+use super::validation::Evaluation;
 use super::{RunFolder, Session, Signals, health};
 use crate::checkpoint::{Checkpoint, Pending, State};
 use crate::config::{Config, OnNan};
 use crate::data::order::batches_per_epoch;
 use crate::data::times::WaitWarning;
-use crate::data::{Loader, LoaderOptions, Source, decode};
+use crate::data::{Loader, LoaderOptions, Source};
 use crate::device::Device;
 use crate::engine::{Board, Dropping, Engine, Late, Rates, StepContext, Watchdog, Work};
 use crate::error::{Error, Result, device, numeric};
 use crate::network::params::Tensors;
 use crate::optimizer::{self, Plateau};
 use crate::report::messages;
-use crate::report::metrics::{EvaluationRecord, StepRecord};
 use crate::report::progress::Progress;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -42,23 +41,23 @@ pub struct Trainer<'a, D: Device> {
     pub(super) engine: &'a mut Engine<D>,
     pub(super) session: Session,
     pub(super) folder: RunFolder,
-    signals: Signals,
-    progress: Progress,
+    pub(super) signals: Signals,
+    pub(super) progress: Progress,
     pub(super) plateau: Plateau,
     /// Updates done, and to be done.
     pub(super) step: u64,
-    steps: u64,
+    pub(super) steps: u64,
     pub(super) pending: Pending,
     pub(super) clock: Clock,
     /// Training loss and error as they were logged last.
     pub(super) last_loss: f64,
     pub(super) last_top1_error: f64,
-    validation: Option<Evaluation>,
+    pub(super) validation: Option<Evaluation>,
     /// The step of the last evaluation the schedule asked for.
     pub(super) evaluated: Option<u64>,
-    wait_warning: WaitWarning,
+    pub(super) wait_warning: WaitWarning,
     /// Training images that were said to be skipped.
-    skipped: usize,
+    pub(super) skipped: usize,
     /// How often the run went back to a checkpoint because of numbers that were not finite.
     pub(super) rollbacks: u32,
     /// The step it went back to last.
@@ -216,7 +215,7 @@ impl<'a, D: Device> Trainer<'a, D> {
     }
 
     /// Whether something done every so many steps (0: each epoch) is due.
-    fn due(&self, every: u64) -> bool {
+    pub(super) fn due(&self, every: u64) -> bool {
         let config = &self.session.config;
         let every = if every > 0 {
             every
@@ -224,33 +223,6 @@ impl<'a, D: Device> Trainer<'a, D> {
             steps_per_epoch(config, self.session.data.train.len())
         };
         self.step > 0 && self.step.is_multiple_of(every)
-    }
-
-    /// The evaluation the schedule asks for at this step, unless it was made before an
-    /// interruption.
-    fn evaluate_if_due(&mut self, loader: &mut Loader) -> Result<()> {
-        if !self.due(self.session.config.train.evaluate_every) || self.evaluated == Some(self.step)
-        {
-            return Ok(());
-        }
-        let Some(found) = self.evaluate(loader)? else {
-            return Ok(());
-        };
-        if self.plateau.best.is_none_or(|best| found.top1_error < best) {
-            let parameters = self.engine.parameters()?;
-            self.folder.files().save_best(parameters)?;
-        }
-        if self
-            .plateau
-            .observe(&self.session.config.train, found.top1_error)
-        {
-            tracing::info!(
-                "validation stopped improving: learning rate now {}",
-                optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau)
-            );
-        }
-        self.evaluated = Some(self.step);
-        Ok(())
     }
 
     fn open_loader(&self) -> Result<Loader> {
@@ -322,7 +294,7 @@ impl<'a, D: Device> Trainer<'a, D> {
     ///
     /// # Errors
     /// `Numeric` where loss or parameters are not finite, or the loss has exploded.
-    fn collect(&mut self) -> Result<()> {
+    pub(super) fn collect(&mut self) -> Result<()> {
         let score = self.engine.take_score()?;
         self.pending.loss += score.loss;
         self.pending.top1_errors += score.top1_errors;
@@ -333,118 +305,6 @@ impl<'a, D: Device> Trainer<'a, D> {
             }
         }
         self.check_parameters()
-    }
-
-    fn log(&mut self, loader: &Loader) -> Result<()> {
-        self.collect()?;
-        let record = self.training_record(loader);
-        let workers = self.session.config.workers();
-        let (share, stage) = (record.data_wait, loader.slowest_stage());
-        if let Some(warning) = self.wait_warning.after_lap(share, stage, workers) {
-            tracing::warn!("{warning}");
-        }
-        (self.last_loss, self.last_top1_error) = (record.loss, record.top1_error);
-        self.clock.lap(loader.waited());
-        self.pending = Pending::default();
-        self.progress.step(&record);
-        self.folder.record_step(record)?;
-        self.warn_of_plateau();
-        Ok(())
-    }
-
-    /// The training since the last log; what was logged last where there has been none since.
-    fn training_record(&self, loader: &Loader) -> StepRecord {
-        let pending = &self.pending;
-        let images = pending.images as f64;
-        let (loss, top1_error) = if pending.images > 0 {
-            (pending.loss / images, pending.top1_errors as f64 / images)
-        } else {
-            (self.last_loss, self.last_top1_error)
-        };
-        let (images_per_second, data_wait) = self.clock.rates(loader.waited());
-        let train = &self.session.config.train;
-        StepRecord {
-            step: self.step,
-            epoch: self.epoch(),
-            loss,
-            top1_error,
-            learning_rate: optimizer::learning_rate(train, self.epoch(), &self.plateau),
-            images_per_second,
-            data_wait,
-            extra: Default::default(),
-        }
-    }
-
-    /// Lists the training images that could not be used and says how many, if it is more than
-    /// before.
-    fn say_skipped(&mut self) -> Result<()> {
-        let train = &self.session.data.train;
-        let skipped = train.skipped().count();
-        if skipped > self.skipped {
-            self.skipped = skipped;
-            let list = self.folder.list_skipped(&**train)?;
-            tracing::warn!(
-                "{skipped} of {} training images could not be read and were replaced; {} names them and says why",
-                train.len(),
-                decode::escape(list.as_os_str())
-            );
-        }
-        Ok(())
-    }
-
-    /// A loss still at chance after an epoch has known causes. Epochs of few steps say nothing:
-    /// it takes some 200 until the last layers have learned to use the first.
-    fn warn_of_plateau(&self) {
-        let config = &self.session.config;
-        let epoch = steps_per_epoch(config, self.session.data.train.len());
-        let due = epoch.max(health::PLATEAU.min(self.steps));
-        let chance = (config.network.classes as f64).ln();
-        let just_past = self.step >= due && self.step < due + config.train.log_every;
-        if just_past && config.network.classes > 1 && self.last_loss > 0.99 * chance {
-            tracing::warn!(
-                "after {} steps the loss is still {:.3}, about ln(classes): likely causes are the learning rate ({}), the initial biases, σ at this width (network.init = \"fan-in\" scales it), or unshuffled data",
-                self.step,
-                self.last_loss,
-                config.train.learning_rate
-            );
-        }
-    }
-
-    fn evaluate(&mut self, loader: &mut Loader) -> Result<Option<Evaluation>> {
-        self.say_skipped()?;
-        let Some(source) = self.session.data.val.clone() else {
-            return Ok(None);
-        };
-        self.collect()?;
-        if let Some(used) = self.engine.unload()? {
-            loader.recycle(used);
-        }
-        let training = self.training_record(loader);
-        self.progress.set_title("validating");
-        let signals = self.signals.clone();
-        let found = validate(self.engine, &self.session.config, source, |_| {
-            signals.stop().map_or(Ok(()), Err)
-        });
-        self.progress.set_title("training");
-        self.clock.restart(loader.waited());
-        if let Err(Error::Interrupted(_)) = found {
-            // Half an evaluation is none, and no part of the training's score.
-            self.engine.unload()?;
-            self.engine.take_score()?;
-        }
-        let found = found?;
-        let record = EvaluationRecord {
-            step: self.step,
-            epoch: self.epoch(),
-            val_top1_error: found.top1_error,
-            val_top5_error: found.top5_error,
-            val_loss: found.loss,
-            extra: health::signs(self.engine)?,
-        };
-        self.progress.evaluation(&record);
-        self.folder.record_evaluation(record, &training)?;
-        self.validation = Some(found);
-        Ok(Some(found))
     }
 
     /// Has a checkpoint written; gives the parameters that are drawn.

@@ -1,0 +1,331 @@
+//! How a plan is derived from the table of layers.
+
+use super::{Plan, Slot, SlotId, Stage, Step};
+use crate::error::{Result, usage};
+use crate::network::layer::{Layer, Layers, LrnScope, Network, On, Reads, Then};
+use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Shape, Window};
+use crate::network::params::Param;
+use crate::precision::Precision;
+
+/// Builds a plan layer by layer.
+pub(super) struct Builder<'a> {
+    network: &'a Network,
+    params: Vec<Param>,
+    slots: Vec<Slot>,
+    stages: Vec<Stage>,
+    batch: usize,
+    dropouts: u32,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(network: &'a Network, batch: usize) -> Self {
+        Builder {
+            network,
+            params: vec![],
+            slots: vec![],
+            stages: vec![],
+            batch,
+            dropouts: 0,
+        }
+    }
+
+    /// The plan of these layers.
+    ///
+    /// # Errors
+    /// `Usage` where layers do not fit together.
+    pub(super) fn build(mut self, layers: &Layers) -> Result<Plan> {
+        let columns = self.network.columns;
+        let mut current = self.slot(
+            "image".into(),
+            Shape::new(3, self.network.image, self.network.image),
+            columns,
+        );
+        let last = layers
+            .keys()
+            .next_back()
+            .ok_or_else(|| usage("the table has no layers"))?;
+        for (name, layer) in layers {
+            let classes = (name == last).then_some(self.network.classes);
+            current = self.layer(name, layer, classes, current)?;
+        }
+        Ok(Plan {
+            columns,
+            batch: self.batch,
+            image: self.network.image,
+            classes: self.network.classes,
+            precision: Precision::F32,
+            params: self.params,
+            slots: self.slots,
+            stages: self.stages,
+            input: 0,
+            logits: current,
+        })
+    }
+
+    fn slot(&mut self, name: String, shape: Shape, columns: usize) -> SlotId {
+        let gradient = self.slots.len() % 2;
+        self.slots.push(Slot {
+            name,
+            shape,
+            columns,
+            gradient,
+        });
+        self.slots.len() - 1
+    }
+
+    /// Adds an exchange of `slot` and gives the number of parts a reader sees.
+    fn exchange(&mut self, slot: SlotId, readers: usize) -> usize {
+        if self.network.columns > 1 {
+            self.stages.push(Stage::Exchange { slot, readers });
+        }
+        self.network.columns
+    }
+
+    /// Adds one layer reading slot `x`; gives the slot of its output.
+    fn layer(
+        &mut self,
+        name: &str,
+        layer: &Layer,
+        classes: Option<usize>,
+        x: SlotId,
+    ) -> Result<SlotId> {
+        let columns = if layer.on == On::First {
+            1
+        } else {
+            self.network.columns
+        };
+        let total = classes.unwrap_or_else(|| self.network.scaled(layer.maps));
+        if !total.is_multiple_of(columns) {
+            return Err(usage(format!(
+                "layers.{name}: {total} maps do not divide among {columns} columns"
+            )));
+        }
+        if (layer.reads == Reads::Image) != (x == 0) {
+            return Err(usage(format!(
+                "layers.{name}.reads: the first layer reads \"image\", the others \"own\" or \"all\""
+            )));
+        }
+        if columns < self.slots[x].columns && layer.reads != Reads::All {
+            return Err(usage(format!(
+                "layers.{name}.reads: a layer on the first column alone must read \"all\""
+            )));
+        }
+        let parts = if layer.reads == Reads::All {
+            self.exchange(x, columns)
+        } else {
+            1
+        };
+        let then = activation_before_pool(&layer.then);
+        let fused = (then.first() == Some(&Then::Activation)).then_some(self.network.activation);
+        let y = self.weighted(name, layer, x, parts, total / columns, columns, fused);
+        let rest = &then[usize::from(fused.is_some())..];
+        self.tail(name, rest, y, columns)
+    }
+
+    /// The weighted sum of a layer: convolution or fully connected.
+    #[allow(clippy::too_many_arguments)]
+    fn weighted(
+        &mut self,
+        name: &str,
+        layer: &Layer,
+        x: SlotId,
+        parts: usize,
+        outputs: usize,
+        columns: usize,
+        activation: Option<Activation>,
+    ) -> SlotId {
+        let input = self.slots[x].shape;
+        let param = self.params.len();
+        let window = Window::new(layer.kernel, layer.stride, layer.pad);
+        let output = if layer.is_convolution() {
+            window.output(input, outputs)
+        } else {
+            Shape::flat(outputs)
+        };
+        let y = self.slot(name.into(), output, columns);
+        let step = if layer.is_convolution() {
+            Step::Conv {
+                op: Conv {
+                    input,
+                    parts,
+                    output,
+                    window,
+                    activation,
+                },
+                param,
+                x,
+                y,
+            }
+        } else {
+            Step::Linear {
+                op: Linear {
+                    input,
+                    parts,
+                    outputs,
+                    activation,
+                },
+                param,
+                x,
+                y,
+            }
+        };
+        self.params
+            .push(Param::new(name, layer, columns, parts, input, output));
+        self.stages.push(Stage::Compute {
+            layer: name.into(),
+            steps: vec![step; columns],
+        });
+        y
+    }
+
+    /// What follows the weighted sum, LRN and the pool after it fused into one step.
+    fn tail(&mut self, name: &str, then: &[Then], mut y: SlotId, columns: usize) -> Result<SlotId> {
+        let mut i = 0;
+        while i < then.len() {
+            let fuse = then[i] == Then::Lrn
+                && then.get(i + 1) == Some(&Then::Pool)
+                && self.lrn_parts() == 1;
+            y = if fuse {
+                self.lrn_pool(name, y, columns)?
+            } else {
+                self.follow(name, then[i], y, columns)?
+            };
+            i += if fuse { 2 } else { 1 };
+        }
+        Ok(y)
+    }
+
+    fn follow(&mut self, name: &str, then: Then, x: SlotId, columns: usize) -> Result<SlotId> {
+        let shape = self.slots[x].shape;
+        let layer = name.to_string();
+        let (y, steps) = match then {
+            Then::Activation => (
+                x,
+                vec![
+                    Step::Activation {
+                        activation: self.network.activation,
+                        y: x
+                    };
+                    columns
+                ],
+            ),
+            Then::Dropout => (x, self.dropout(shape, x, columns)),
+            Then::Lrn => {
+                if self.lrn_parts() > 1 {
+                    self.exchange(x, columns);
+                }
+                let y = self.slot(format!("{name}.lrn"), shape, columns);
+                (
+                    y,
+                    (0..columns)
+                        .map(|c| Step::Lrn {
+                            op: self.lrn(shape, c),
+                            x,
+                            y,
+                        })
+                        .collect(),
+                )
+            }
+            Then::LocalNorm => {
+                let rule = self.network.local_norm;
+                let op = LocalNorm {
+                    shape,
+                    size: rule.size,
+                    k: rule.k,
+                    alpha: rule.alpha,
+                    beta: rule.beta,
+                };
+                let y = self.slot(format!("{name}.local_norm"), shape, columns);
+                (y, vec![Step::LocalNorm { op, x, y }; columns])
+            }
+            Then::Pool => {
+                let op = self.pool(shape)?;
+                let y = self.slot(format!("{name}.pool"), op.output, columns);
+                (y, vec![Step::Pool { op, x, y }; columns])
+            }
+        };
+        self.stages.push(Stage::Compute { layer, steps });
+        Ok(y)
+    }
+
+    fn lrn_pool(&mut self, name: &str, x: SlotId, columns: usize) -> Result<SlotId> {
+        let shape = self.slots[x].shape;
+        let pool = self.pool(shape)?;
+        let y = self.slot(format!("{name}.pool"), pool.output, columns);
+        let steps = (0..columns)
+            .map(|c| Step::LrnPool {
+                lrn: self.lrn(shape, c),
+                pool,
+                x,
+                y,
+            })
+            .collect();
+        self.stages.push(Stage::Compute {
+            layer: name.into(),
+            steps,
+        });
+        Ok(y)
+    }
+
+    fn lrn_parts(&self) -> usize {
+        if self.network.lrn.scope == LrnScope::All {
+            self.network.columns
+        } else {
+            1
+        }
+    }
+
+    fn lrn(&self, shape: Shape, column: usize) -> Lrn {
+        let rule = &self.network.lrn;
+        Lrn {
+            shape,
+            parts: self.lrn_parts(),
+            column,
+            size: rule.n,
+            k: rule.k,
+            alpha: self.network.lrn_alpha(),
+            beta: rule.beta,
+        }
+    }
+
+    fn pool(&self, input: Shape) -> Result<Pool> {
+        let rule = self.network.pool;
+        let window = Window::new(rule.size, rule.stride, 0);
+        Ok(Pool {
+            input,
+            output: window.output(input, input.maps),
+            window,
+        })
+    }
+
+    fn dropout(&mut self, shape: Shape, y: SlotId, columns: usize) -> Vec<Step> {
+        let lane = self.dropouts;
+        self.dropouts += 1;
+        let rule = self.network.dropout;
+        let units = shape.len();
+        (0..columns)
+            .map(|c| {
+                let op = Dropout {
+                    units,
+                    first_unit: c * units,
+                    all_units: columns * units,
+                    rate: rule.rate,
+                    rescale: rule.rescale,
+                };
+                Step::Dropout { op, lane, y }
+            })
+            .collect()
+    }
+}
+
+/// The operations of a layer with an activation that follows a pool put before it. Maximum and a
+/// monotone function commute, in the gradient too, and a pool's output then stays what it wrote.
+fn activation_before_pool(then: &[Then]) -> Vec<Then> {
+    let mut ordered = then.to_vec();
+    for i in 1..ordered.len() {
+        if ordered[i - 1..=i] == [Then::Pool, Then::Activation] {
+            ordered.swap(i - 1, i);
+        }
+    }
+    ordered
+}
