@@ -40,6 +40,9 @@ pub struct State {
     /// The scale of the loss, of a run in f16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,
+    /// How often the run went back to a checkpoint with the learning rate halved.
+    #[serde(default)]
+    pub rollbacks: u32,
 }
 
 /// Training loss and errors not yet logged.
@@ -161,8 +164,9 @@ fn write<const N: usize>(
         "checksum".into(),
         checksum(&metadata, views.iter().map(|(n, v)| (*n, v.data()))),
     );
-    let bytes = safetensors::serialize(views, Some(metadata))
+    let mut bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|e| checkpoint(format!("{}: {e}", path.display())))?;
+    header::sort_metadata(&mut bytes);
     replace(path, &bytes).map_err(|e| {
         checkpoint(format!(
             "cannot write {}: {e}; what was there before is unchanged",
@@ -313,6 +317,7 @@ mod tests {
                 scale: 4096.0,
                 steps: 17.0,
             }),
+            rollbacks: 0,
         };
         Checkpoint {
             parameters: Tensors(vec![tensor("conv1.weight", 0.5)]),

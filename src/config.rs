@@ -43,8 +43,22 @@ pub struct Train {
     pub keep: usize,
     /// Steps between logged records.
     pub log_every: u64,
-    /// Seconds a step may take.
+    /// Seconds a step may take, where ten usual steps take less.
     pub step_timeout: f64,
+    /// What to do about numbers that are not finite, or a loss that explodes.
+    #[serde(default)]
+    pub on_nan: OnNan,
+}
+
+/// What a run does about numbers that are not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNan {
+    /// Ends with exit code 6.
+    #[default]
+    Stop,
+    /// Goes back to the last checkpoint with the learning rate halved, at most three times.
+    Rollback,
 }
 
 /// How the learning rate falls.

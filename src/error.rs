@@ -51,3 +51,12 @@ macro_rules! constructors {
     };
 }
 constructors!(usage => Usage, data => Data, checkpoint => Checkpoint, device => Device, numeric => Numeric);
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message")
+}

@@ -97,6 +97,23 @@ fn read(path: &Path, length: u64) -> Result<(Entries, u64), String> {
     Ok((entries, size))
 }
 
+/// Puts the metadata of a file in memory in the order of its keys, so that the same contents are
+/// the same bytes: the library writes them in the order of a hash map.
+pub(super) fn sort_metadata(file: &mut [u8]) {
+    let sorted = || -> Option<Vec<u8>> {
+        let size = u64::from_le_bytes(file.get(..8)?.try_into().ok()?) as usize;
+        let mut header: serde_json::Value = serde_json::from_slice(file.get(8..8 + size)?).ok()?;
+        header.get_mut("__metadata__")?.as_object_mut()?.sort_keys();
+        let mut text = serde_json::to_vec(&header).ok()?;
+        // Padded with spaces as it was; of another length it would be of no use.
+        text.resize(size.max(text.len()), b' ');
+        (text.len() == size).then_some(text)
+    };
+    if let Some(text) = sorted() {
+        file[8..8 + text.len()].copy_from_slice(&text);
+    }
+}
+
 /// Where the tensor ends among the data.
 fn check_entry(name: &str, entry: &serde_json::Value) -> Result<u64, String> {
     let entry =

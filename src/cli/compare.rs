@@ -173,6 +173,7 @@ impl Compare {
             name,
             folder,
             resume: None,
+            check_exchange: 0,
             quiet,
         };
         let signals = signals.clone();

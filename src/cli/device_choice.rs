@@ -22,6 +22,9 @@ pub struct DeviceFlags {
     /// CPU threads in all; 1 puts both columns on one device [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Both columns on one CPU device that has all the threads: the same bits, without exchange
+    #[arg(long, conflicts_with = "gpus")]
+    pub one_device: bool,
 }
 
 /// Work that can be done on any kind of device.
@@ -70,9 +73,9 @@ impl DeviceFlags {
                 reason: "as --gpus says".into(),
             });
         }
-        if self.cpu || self.threads.is_some() {
+        if self.cpu || self.threads.is_some() || self.one_device {
             return Ok(Choice::Cpu {
-                reason: "as --cpu or --threads says".into(),
+                reason: "as --cpu, --threads or --one-device says".into(),
             });
         }
         Ok(match gpu::usable() {
@@ -96,7 +99,10 @@ impl DeviceFlags {
         if threads == 0 {
             return Err(usage("--threads 0: at least one thread is needed"));
         }
-        let count = if threads == 1 { 1 } else { columns };
+        let count = match self.one_device || threads == 1 {
+            true => 1,
+            false => columns,
+        };
         (0..count)
             .map(|i| CpuDevice::open(threads / count + usize::from(i < threads % count)))
             .collect()

@@ -21,9 +21,13 @@ mod step;
 mod train;
 mod verify;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_text};
+use crate::fault;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+/// Exit code of a bug of this program, as Rust has it.
+const PANICKED: u8 = 101;
 
 /// AlexNet split over two GPUs, as it was first trained.
 ///
@@ -74,13 +78,25 @@ pub fn main() -> ExitCode {
         }
     };
     log_to_stderr(cli.quiet);
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            crate::report::messages::error(&error.to_string());
-            ExitCode::from(error.exit_code())
+    // A panic is told in one line, by whoever catches it; where it was goes to the log.
+    std::panic::set_hook(Box::new(|panic| tracing::debug!("{panic}")));
+    let ran = std::panic::catch_unwind(|| {
+        if fault::install()? {
+            tracing::warn!("{} is set: this run fails on purpose", fault::VARIABLE);
         }
-    }
+        run(cli)
+    });
+    let (text, code) = match ran {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(error)) => (error.to_string(), error.exit_code()),
+        Err(panic) => {
+            let text = panic_text(&*panic);
+            let remedy = "please report it with what RUST_LOG=debug says";
+            (format!("internal error: {text}; {remedy}"), PANICKED)
+        }
+    };
+    crate::report::messages::error(&text);
+    ExitCode::from(code)
 }
 
 fn run(cli: Cli) -> Result<(), Error> {

@@ -7,10 +7,10 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::engine::{Dropping, Engine, StepContext};
 use crate::error::{Result, data, usage};
+use crate::formats::npy;
 use crate::network::params::{Tensor, Tensors};
 use crate::optimizer::{Plateau, rates};
 use crate::report::messages::result;
-use npyz::{DType, NpyFile};
 use std::path::{Path, PathBuf};
 
 /// Run exact training steps on a given batch and write every tensor out
@@ -178,28 +178,7 @@ impl Step {
 fn read_npy<T: npyz::Deserialize>(path: &Path) -> Result<(Vec<u64>, Vec<T>)> {
     let at = |what: String| data(format!("{}: {what}", path.display()));
     let bytes = std::fs::read(path).map_err(|e| at(format!("cannot be read: {e}")))?;
-    let file = NpyFile::new(&bytes[..]).map_err(|e| at(format!("not an npy file: {e}")))?;
-    if file.order() != npyz::Order::C {
-        return Err(at(
-            "is in Fortran order; expected C order (numpy.ascontiguousarray)".into(),
-        ));
-    }
-    let DType::Plain(kind) = file.dtype() else {
-        return Err(at("holds records; expected numbers".into()));
-    };
-    // The header is checked against the file's size before anything of its size is allocated.
-    let elements = file.shape().iter().try_fold(1u64, |n, &d| n.checked_mul(d));
-    let needed = elements.and_then(|n| n.checked_mul(kind.size_field()));
-    if needed.is_none_or(|n| n > bytes.len() as u64) {
-        return Err(at(format!(
-            "truncated: shape {:?} needs more than its {} bytes",
-            file.shape(),
-            bytes.len()
-        )));
-    }
-    let shape = file.shape().to_vec();
-    let values = file.into_vec().map_err(|e| at(format!("{kind}: {e}")))?;
-    Ok((shape, values))
+    npy::parse(&bytes).map_err(at)
 }
 
 fn read_masks(path: &Path, config: &Config, batch: usize) -> Result<Vec<Stack<f32>>> {

@@ -2,7 +2,7 @@
 
 use super::device_choice::{DeviceFlags, Job};
 use super::open::{ConfigFlags, PrecisionFlag, check_classes, dataset};
-use crate::checkpoint::{Checkpoint, FILE_NAME};
+use crate::checkpoint::{Checkpoint, FILE_NAME, in_file};
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::device::Device;
@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
   alexnet-mp train --data imagenet/ --gpus 0,1            the paper's run, a column on each GPU
   alexnet-mp train --data photos/ --config quickstart     a small network on a folder of images
   alexnet-mp train --data imagenet/ --gpus 0,1 --precision bf16   on tensor cores
-  alexnet-mp train --out runs/first --resume              go on where a run stopped")]
+  alexnet-mp train --out runs/first --resume              go on where a run stopped
+  alexnet-mp train --gpus 0,1 --check-exchange 1000       prove the copies between the GPUs again and again")]
 pub struct Train {
     /// Folder of images (train/CLASS/*.jpg, val/CLASS/*) or one made by `prepare`
     #[arg(long, value_name = "DIR")]
@@ -51,6 +52,9 @@ pub struct Train {
     no_graph: bool,
     #[command(flatten)]
     precision: PrecisionFlag,
+    /// Compare checksums of both sides of every exchange between devices in each Nth step
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    check_exchange: u64,
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]
@@ -122,6 +126,7 @@ impl Train {
             name,
             folder,
             resume: None,
+            check_exchange: self.check_exchange,
             quiet,
         })
     }
@@ -141,8 +146,15 @@ impl Train {
                 "--resume goes on with the run's own configuration: only --steps, --epochs, --data, --precision and devices can be given with it",
             ));
         }
-        let checkpoint = Checkpoint::load(&folder.join(FILE_NAME))?;
+        let file = folder.join(FILE_NAME);
+        let checkpoint = Checkpoint::load(&file)?;
         let mut config = Config::from_toml(&checkpoint.state.config)?;
+        let params = config.plan()?.params;
+        for tensors in [&checkpoint.parameters, &checkpoint.momentum] {
+            tensors
+                .check_only(&params)
+                .map_err(|error| in_file(&file, error))?;
+        }
         if let Some(steps) = self.steps {
             config.train.steps = steps;
         }
@@ -161,6 +173,7 @@ impl Train {
             name,
             folder,
             resume: Some(checkpoint),
+            check_exchange: self.check_exchange,
             quiet,
         })
     }
@@ -174,6 +187,7 @@ pub struct Prepared {
     pub name: Option<PathBuf>,
     pub folder: PathBuf,
     pub resume: Option<Checkpoint>,
+    pub check_exchange: u64,
     pub quiet: bool,
 }
 
@@ -195,6 +209,7 @@ impl Prepared {
             data_name: self.name,
             folder: self.folder,
             resume: self.resume,
+            check_exchange: self.check_exchange,
             quiet: self.quiet,
         })
     }

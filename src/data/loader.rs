@@ -1,20 +1,16 @@
 //! Batches made in the background, delivered in order.
 //!
-//! Workers take an empty batch from the recycling channel, then the number of the next step, fill
-//! the batch and send it on; whoever holds a number holds memory too, so the step that is waited
-//! for always goes ahead. The batches in existence bound the memory: workers + queue.
+//! `work` says what is made, `pool` how it is handed over.
 
+mod pool;
 mod work;
 
 use crate::batch::{Batch, HostAllocator};
 use crate::data::{AugmentOptions, Source, Stage, Statistics, Times, augment};
-use crate::error::{Error, Result, data, usage};
-use crossbeam::channel::{Receiver, Sender, bounded};
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::error::{Result, usage};
+use pool::Pool;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use work::Work;
 
@@ -68,16 +64,7 @@ pub struct EvaluationOptions {
 
 /// Makes batches in the background and hands them out in order.
 pub struct Loader {
-    /// `None` once stopped.
-    empty: Option<Sender<Batch>>,
-    full: Option<Receiver<(u64, Result<Batch>)>>,
-    stop: Arc<AtomicBool>,
-    workers: Vec<JoinHandle<()>>,
-    early: BTreeMap<u64, Result<Batch>>,
-    next: u64,
-    steps: Option<u64>,
-    in_use: usize,
-    batches: usize,
+    pool: Pool<Batch>,
     waited: Duration,
     /// Time of the workers' own work, and the source that counts its own; of training alone.
     times: Arc<Times>,
@@ -137,42 +124,20 @@ impl Loader {
                 "loader: expected batch, workers and queue of 1 or more, found {batch}, {workers}, {queue}"
             )));
         }
-        let batches = workers + queue;
-        let (empty, take_empty) = bounded(batches);
-        let (give_full, full) = bounded(batches);
-        for _ in 0..batches {
-            let _ = empty.send(Batch::with_capacity(batch, crop, allocate));
-        }
-        let mut loader = Loader {
-            empty: Some(empty),
-            full: Some(full),
-            stop: Arc::new(AtomicBool::new(false)),
-            workers: Vec::with_capacity(workers),
-            early: BTreeMap::new(),
-            next: first_step,
-            steps: work.steps(),
-            in_use: 0,
-            batches,
+        let batches = (0..workers + queue).map(|_| Batch::with_capacity(batch, crop, allocate));
+        let worker = || {
+            let (work, mut scratch) = (work.clone(), Vec::new());
+            move |step: u64, batch: &mut Batch, stop: &AtomicBool| {
+                work.fill(step, batch, &mut scratch, stop)
+            }
+        };
+        let fills = (0..workers).map(|_| worker()).collect();
+        Ok(Loader {
+            pool: Pool::start(batches.collect(), fills, first_step, work.steps())?,
             waited: Duration::ZERO,
             times: Arc::default(),
             source: None,
-        };
-        let ticket = Arc::new(AtomicU64::new(first_step));
-        for number in 0..workers {
-            let worker = Worker {
-                work: work.clone(),
-                ticket: ticket.clone(),
-                stop: loader.stop.clone(),
-                empty: take_empty.clone(),
-                full: give_full.clone(),
-            };
-            let thread = std::thread::Builder::new()
-                .name(format!("loader-{number}"))
-                .spawn(move || worker.run())
-                .map_err(|e| data(format!("loader: cannot start a worker thread: {e}")))?;
-            loader.workers.push(thread);
-        }
-        Ok(loader)
+        })
     }
 
     /// The next batch, waited for if need be; `None` after the last one. Give it back with
@@ -187,10 +152,7 @@ impl Loader {
     }
 
     fn next_filled(&mut self) -> Result<Option<Batch>> {
-        while self.steps.is_none_or(|steps| self.next < steps) {
-            let batch = self.in_order()?;
-            self.next += 1;
-            self.in_use += 1;
+        while let Some(batch) = self.pool.take()? {
             if !batch.is_empty() {
                 return Ok(Some(batch));
             }
@@ -200,44 +162,10 @@ impl Loader {
         Ok(None)
     }
 
-    fn in_order(&mut self) -> Result<Batch> {
-        loop {
-            if let Some(batch) = self.early.remove(&self.next) {
-                // The failed worker has ended and its step will not come again.
-                return batch.inspect_err(|_| self.end());
-            }
-            if self.in_use == self.batches {
-                return Err(data(format!(
-                    "internal error: all {} batches of the loader are in use, none was recycled",
-                    self.batches
-                )));
-            }
-            let received = self.full.as_ref().and_then(|full| full.recv().ok());
-            let (step, batch) =
-                received.ok_or_else(|| data("internal error: the loader's workers have ended"))?;
-            self.early.insert(step, batch);
-        }
-    }
-
     /// Gives a batch back, to be filled again.
     pub fn recycle(&mut self, mut batch: Batch) {
         batch.clear();
-        self.in_use = self.in_use.saturating_sub(1);
-        if let Some(empty) = &self.empty {
-            // Fails only where the workers have ended, which the next batch reports.
-            let _ = empty.try_send(batch);
-        }
-    }
-
-    /// Stops the workers; each finishes the image it is reading.
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.empty = None;
-        self.full = None;
-        self.early.clear();
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
-        }
+        self.pool.give_back(batch);
     }
 
     /// Time spent waiting in [`next_batch`](Loader::next_batch) since the start.
@@ -265,52 +193,6 @@ impl Loader {
 
     /// Number of the step that the next batch belongs to.
     pub fn next_step(&self) -> u64 {
-        self.next
+        self.pool.next()
     }
-}
-
-impl Drop for Loader {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-struct Worker {
-    work: Arc<dyn Work>,
-    ticket: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    empty: Receiver<Batch>,
-    full: Sender<(u64, Result<Batch>)>,
-}
-
-impl Worker {
-    fn run(self) {
-        let mut scratch = Vec::new();
-        while let Ok(mut batch) = self.empty.recv() {
-            let step = self.ticket.fetch_add(1, Ordering::Relaxed);
-            if self.work.steps().is_some_and(|steps| step >= steps) {
-                return;
-            }
-            let filled = catch_unwind(AssertUnwindSafe(|| {
-                self.work.fill(step, &mut batch, &mut scratch, &self.stop)
-            }))
-            .unwrap_or_else(|panic| Err(panicked(step, &*panic)));
-            let failed = filled.is_err();
-            let sent = self.full.send((step, filled.map(|()| batch)));
-            if failed || sent.is_err() || self.stop.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-    }
-}
-
-fn panicked(step: u64, panic: &(dyn std::any::Any + Send)) -> Error {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    data(format!(
-        "internal error: a loader worker failed at step {step}: {text}"
-    ))
 }

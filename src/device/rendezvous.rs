@@ -1,7 +1,7 @@
 //! The hand-off between a sender and a receiver thread: one message at a time, in turn.
 
 use crate::error::{Result, device};
-use std::sync::{Condvar, Mutex, PoisonError};
+use crate::sync::{Condvar, Mutex, PoisonError};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {

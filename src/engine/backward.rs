@@ -65,33 +65,52 @@ impl<D: Device> Rank<D> {
         slot: SlotId,
         readers: usize,
     ) -> Result<()> {
-        let elements = plan.slots[slot].shape.len() * images;
         let place = plan.slots[slot].gradient;
         for local in 0..self.columns.len() {
-            let index = self.columns[local].index;
             let mut gradient = self.columns[local].gradients[place]
                 .take()
                 .expect("not in use");
-            for reader in (0..readers).filter(|&r| r != index) {
-                if let Some(mailbox) = links.get(Pass::Backward, slot, reader, index) {
-                    let returned = self.columns[local].returns[slot]
-                        .as_mut()
-                        .expect("a read column has a return box");
-                    self.device.receive(mailbox, returned)?;
-                }
-                let from = match self.columns.iter().find(|c| c.index == reader) {
-                    Some(here) => &here.outboxes[slot],
-                    None => &self.columns[local].returns[slot],
-                };
-                let from = from.as_ref().expect("the reader's gradient is here");
-                // A column that did not read the slot itself has no gradient of its own yet.
-                if index < readers {
-                    self.device.add(elements, from, &mut gradient)?;
-                } else {
-                    self.device.copy(elements, from, &mut gradient)?;
-                }
-            }
+            let result =
+                self.take_gradients(plan, links, local, images, slot, readers, &mut gradient);
+            // Put back in any case: a run may go on from a checkpoint.
             self.columns[local].gradients[place] = Some(gradient);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// The readers' share of the gradient of one column's maps.
+    #[allow(clippy::too_many_arguments)]
+    fn take_gradients(
+        &mut self,
+        plan: &Plan,
+        links: &Links<D>,
+        local: usize,
+        images: usize,
+        slot: SlotId,
+        readers: usize,
+        gradient: &mut D::Buffer,
+    ) -> Result<()> {
+        let elements = plan.slots[slot].shape.len() * images;
+        let index = self.columns[local].index;
+        for reader in (0..readers).filter(|&r| r != index) {
+            if let Some(link) = links.get(Pass::Backward, slot, reader, index) {
+                let returned = self.columns[local].returns[slot]
+                    .as_mut()
+                    .expect("a read column has a return box");
+                link.receive(&mut self.device, elements, returned, &self.post)?;
+            }
+            let from = match self.columns.iter().find(|c| c.index == reader) {
+                Some(here) => &here.outboxes[slot],
+                None => &self.columns[local].returns[slot],
+            };
+            let from = from.as_ref().expect("the reader's gradient is here");
+            // A column that did not read the slot itself has no gradient of its own yet.
+            if index < readers {
+                self.device.add(elements, from, gradient)?;
+            } else {
+                self.device.copy(elements, from, gradient)?;
+            }
         }
         Ok(())
     }
@@ -278,9 +297,9 @@ impl<D: Device> Rank<D> {
         let elements = plan.slots[x].shape.len() * images;
         let column = &self.columns[local];
         for owner in (0..plan.columns).filter(|&o| o != column.index) {
-            if let Some(mailbox) = links.get(Pass::Backward, x, column.index, owner) {
+            if let Some(link) = links.get(Pass::Backward, x, column.index, owner) {
                 let outbox = column.outboxes[x].as_ref().expect("a reader has an outbox");
-                self.device.send(outbox, elements, mailbox)?;
+                link.send(&mut self.device, outbox, elements, &self.post)?;
                 self.sent += (plan.precision.map_bytes() * elements) as u64;
             }
         }

@@ -4,11 +4,24 @@
 use super::rank::{reads, returns};
 use crate::device::Device;
 use crate::error::{Result, device as device_error};
-use crate::network::plan::Plan;
+use crate::network::plan::{Plan, Stage, Step};
 use std::ops::Range;
 
-/// Bytes beside the buffers: work space of operations, rounding of the driver.
+/// Bytes beside the buffers: partial sums of weight gradients (17 MiB on 132 multiprocessors, and a matrix), rounding of
+/// the driver.
 const MARGIN: usize = 48 << 20;
+/// Of an image in an input, beside its pixels: its draw and its label, at most.
+const DRAW: usize = 64;
+
+/// What an engine takes of a device's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Needed {
+    /// Bytes of its buffers, exact but for the padding of the CPU's and for what is allocated when first used: given
+    /// masks, sums to find numbers that are not finite.
+    pub buffers: usize,
+    /// Bytes that operations take for intermediate results, at most.
+    pub work: usize,
+}
 
 /// Bytes on one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -17,20 +30,30 @@ pub(super) struct Footprint {
     pub fixed: usize,
     /// Of every image of a batch.
     pub per_image: usize,
+    /// Of every image, for intermediate results.
+    pub work_per_image: usize,
 }
 
 impl Footprint {
-    /// What `columns` of `plan` allocate on a device, inputs apart (their form is the device's).
+    /// What `columns` of `plan` allocate on a device in the plan's precision.
     /// `fused`: gradients of fully connected layers need no memory.
     pub(super) fn of(plan: &Plan, columns: Range<usize>, side: usize, fused: bool) -> Self {
         let alone = columns.len() == plan.columns;
-        let maps = |slot: usize| plan.slots[slot].shape.len();
-        let mut elements = 0;
-        let mut fixed = side * side * 3;
+        let map_bytes = plan.precision.map_bytes();
+        // Of an image; the logits are f32 in every precision.
+        let maps = |slot: usize| match slot == plan.logits {
+            true => 4 * plan.slots[slot].shape.len(),
+            false => map_bytes * plan.slots[slot].shape.len(),
+        };
+        // Weights have a copy in 16 bits beside them where maps are in 16 bits.
+        let copy = if map_bytes < 4 { map_bytes } else { 0 };
+        // Two inputs of 8-bit crops.
+        let mut per_image = 2 * (plan.image * plan.image * 3 + DRAW);
+        let mut fixed = 4 * side * side * 3;
         for column in columns.clone() {
             for (id, slot) in plan.slots.iter().enumerate() {
                 if column < slot.columns && (id != plan.input || column == columns.start) {
-                    elements += maps(id);
+                    per_image += maps(id);
                 }
                 let copies = match (reads(plan, column, id), alone) {
                     (true, true) => 1,
@@ -44,41 +67,72 @@ impl Footprint {
                 } else {
                     0
                 };
-                elements += (copies + returned) * maps(id);
+                per_image += (copies + returned) * maps(id);
             }
-            elements += plan
+            per_image += plan
                 .gradient_buffers(column)
                 .iter()
-                .map(|n| n / plan.batch)
+                .map(|n| map_bytes * (n / plan.batch))
                 .sum::<usize>();
             for param in plan.params.iter().filter(|p| column < p.columns) {
                 let matrices = if fused && param.kernel == 0 { 2 } else { 3 };
-                fixed += matrices * param.parts * param.depth() * param.outputs();
-                fixed += 3 * param.outputs();
+                fixed += (4 * matrices + copy) * param.parts * param.depth() * param.outputs();
+                fixed += 4 * 3 * param.outputs();
             }
         }
         if columns.start == 0 {
-            elements += plan.classes;
+            per_image += 4 * plan.classes;
         }
         Footprint {
-            fixed: 4 * fixed,
-            per_image: 4 * elements,
+            fixed,
+            per_image,
+            work_per_image: work_per_image(plan),
         }
     }
 
-    /// The same with two inputs of 8-bit crops, and the work space an operation may ask for.
-    fn with_margin(self, plan: &Plan) -> Self {
-        let largest = plan.slots.iter().map(|s| s.shape.len()).max();
-        let input = plan.image * plan.image * 3 + 32;
-        Footprint {
-            fixed: self.fixed + MARGIN,
-            per_image: self.per_image + 2 * input + 4 * largest.unwrap_or(0),
+    pub(super) fn needed(self, images: usize) -> Needed {
+        Needed {
+            buffers: self.fixed + self.per_image * images,
+            work: MARGIN + self.work_per_image * images,
         }
     }
+}
 
-    pub(super) fn bytes(self, images: usize) -> usize {
-        self.fixed + self.per_image * images
-    }
+/// Bytes of an image that the greediest operation takes for intermediate results. They share one work space.
+fn work_per_image(plan: &Plan) -> usize {
+    let of = |step: &Step| match step {
+        // Two terms of the gradient.
+        Step::LocalNorm { op, .. } => 2 * 4 * op.shape.len(),
+        // The maps, normalised once more.
+        Step::LrnPool { pool, .. } => plan.precision.map_bytes() * pool.input.len(),
+        // Sums before they are rounded.
+        Step::Linear { op, .. } => 4 * op.outputs,
+        _ => 0,
+    };
+    let steps = plan.stages.iter().filter_map(|stage| match stage {
+        Stage::Compute { steps, .. } => Some(steps),
+        Stage::Exchange { .. } => None,
+    });
+    steps.flatten().map(of).max().unwrap_or(0)
+}
+
+/// What each device needs for its columns.
+pub(super) fn of_devices<D: Device>(
+    plan: &Plan,
+    devices: &[D],
+    side: usize,
+    keep_gradients: bool,
+) -> Vec<Footprint> {
+    let of = |(index, device): (usize, &D)| {
+        let columns = if devices.len() == 1 {
+            0..plan.columns
+        } else {
+            index..index + 1
+        };
+        let fused = device.fuses_linear_update() && !keep_gradients;
+        Footprint::of(plan, columns, side, fused)
+    };
+    devices.iter().enumerate().map(of).collect()
 }
 
 /// Refuses a batch that does not fit the devices, where they tell how much is free.
@@ -91,30 +145,26 @@ pub(super) fn check<D: Device>(
     side: usize,
     keep_gradients: bool,
 ) -> Result<()> {
-    for (index, device) in devices.iter().enumerate() {
+    let footprints = of_devices(plan, devices, side, keep_gradients);
+    for device in devices {
         let Some((free, total)) = device.free_memory() else {
             continue;
         };
         // The same device twice holds both columns.
         let mut need = Footprint::default();
-        for (other, _) in (devices.iter().enumerate()).filter(|(_, d)| d.name() == device.name()) {
-            let columns = if devices.len() == 1 {
-                0..plan.columns
-            } else {
-                other..other + 1
-            };
-            let fused = devices[other].fuses_linear_update() && !keep_gradients;
-            let one = Footprint::of(plan, columns, side, fused).with_margin(plan);
-            need.fixed += one.fixed;
-            need.per_image += one.per_image;
+        for (one, _) in (footprints.iter().zip(devices)).filter(|(_, d)| d.name() == device.name())
+        {
+            need.fixed += one.fixed + MARGIN;
+            need.per_image += one.per_image + one.work_per_image;
         }
-        if need.bytes(plan.batch) > free {
+        let bytes = need.fixed + need.per_image * plan.batch;
+        if bytes > free {
             let remedy = remedy(need, free, devices.len());
             return Err(device_error(format!(
                 "{}: out of memory: a batch of {} needs {} MiB, {} MiB are free of {} MiB: {remedy}",
-                devices[index].name(),
+                device.name(),
                 plan.batch,
-                need.bytes(plan.batch).div_ceil(1 << 20),
+                bytes.div_ceil(1 << 20),
                 free >> 20,
                 total >> 20,
             )));
@@ -134,63 +184,5 @@ fn remedy(need: Footprint, free: usize, devices: usize) -> String {
         batch => format!(
             "the largest batch that fits is {batch} (--set train.batch={batch}; train.accumulate adds batches up){more}"
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::device::cpu::CpuDevice;
-    use crate::engine::Engine;
-
-    /// What an engine allocates on CPU devices, and what was told before.
-    fn allocated_and_told(
-        preset: &str,
-        batch: usize,
-        devices: usize,
-        keep: bool,
-    ) -> Vec<[usize; 2]> {
-        let overrides = [format!("train.batch={batch}"), "network.width=0.25".into()];
-        let config = Config::load(preset, &overrides).unwrap();
-        let (plan, side) = (config.plan().unwrap(), config.data.side);
-        let opened: Vec<CpuDevice> = (0..devices).map(|_| CpuDevice::open(1).unwrap()).collect();
-        let fused = opened[0].fuses_linear_update() && !keep;
-        let before: Vec<usize> = opened.iter().map(Device::allocated_bytes).collect();
-        let input = 2 * batch * plan.image * plan.image * 3;
-        let told: Vec<usize> = (0..devices)
-            .map(|index| {
-                let columns = if devices == 1 {
-                    0..plan.columns
-                } else {
-                    index..index + 1
-                };
-                Footprint::of(&plan, columns, side, fused).bytes(batch) + input
-            })
-            .collect();
-        let engine = Engine::new(plan, opened, side, 0, keep).unwrap();
-        let after = engine.allocated_bytes();
-        let allocated = after.iter().zip(&before).map(|(a, b)| a - b);
-        allocated.zip(told).map(|(a, t)| [a, t]).collect()
-    }
-
-    #[test]
-    fn what_is_told_is_what_is_allocated() {
-        for (preset, devices) in [
-            ("paper", 1),
-            ("paper", 2),
-            ("source-145", 2),
-            ("source-145-half", 1),
-        ] {
-            for (batch, keep) in [(1, true), (6, true), (6, false)] {
-                for [allocated, told] in allocated_and_told(preset, batch, devices, keep) {
-                    // Draws, labels and rounding apart.
-                    assert!(
-                        allocated.abs_diff(told) <= 4096 + batch * 128,
-                        "{preset}, {devices} devices, batch {batch}, {keep}: {allocated} allocated, {told} told"
-                    );
-                }
-            }
-        }
     }
 }

@@ -36,7 +36,9 @@ impl<D: Device> Rank<D> {
         first_image: usize,
     ) -> Result<()> {
         match stage {
-            Stage::Exchange { slot, readers } => self.receive_forward(plan, links, *slot, *readers),
+            Stage::Exchange { slot, readers } => {
+                self.receive_forward(plan, links, images, *slot, *readers)
+            }
             Stage::Compute { steps, .. } => {
                 for local in 0..self.columns.len() {
                     if let Some(step) = steps.get(self.columns[local].index) {
@@ -62,11 +64,11 @@ impl<D: Device> Rank<D> {
         let elements = plan.slots[slot].shape.len() * images;
         for column in &self.columns {
             for reader in (0..readers).filter(|&r| r != column.index) {
-                if let Some(mailbox) = links.get(Pass::Forward, slot, column.index, reader) {
+                if let Some(link) = links.get(Pass::Forward, slot, column.index, reader) {
                     let maps = column.slots[slot]
                         .as_ref()
                         .expect("a column holds its maps");
-                    self.device.send(maps, elements, mailbox)?;
+                    link.send(&mut self.device, maps, elements, &self.post)?;
                     self.sent += (plan.precision.map_bytes() * elements) as u64;
                 }
             }
@@ -79,16 +81,18 @@ impl<D: Device> Rank<D> {
         &mut self,
         plan: &Plan,
         links: &Links<D>,
+        images: usize,
         slot: SlotId,
         readers: usize,
     ) -> Result<()> {
+        let elements = plan.slots[slot].shape.len() * images;
         for column in self.columns.iter_mut().filter(|c| c.index < readers) {
             for source in (0..plan.columns).filter(|&s| s != column.index) {
-                if let Some(mailbox) = links.get(Pass::Forward, slot, source, column.index) {
+                if let Some(link) = links.get(Pass::Forward, slot, source, column.index) {
                     let inbox = column.inboxes[slot]
                         .as_mut()
                         .expect("a reader has an inbox");
-                    self.device.receive(mailbox, inbox)?;
+                    link.receive(&mut self.device, elements, inbox, &self.post)?;
                 }
             }
         }

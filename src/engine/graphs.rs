@@ -227,21 +227,18 @@ impl<D: Device> Engine<D> {
                     let forward = links.get(Pass::Forward, slot, other, column.index);
                     let backward = links.get(Pass::Backward, slot, other, column.index);
                     if column.index < readers
-                        && let Some(mailbox) = forward
+                        && let Some(link) = forward
                     {
                         let inbox = column.inboxes[slot]
                             .as_mut()
                             .expect("a reader has an inbox");
-                        D::swap_message(mailbox, inbox)?;
+                        link.swap(inbox)?;
                     }
                     if other < readers
-                        && let Some(mailbox) = backward
+                        && let Some(link) = backward
                     {
                         let returned = column.returns[slot].as_mut();
-                        D::swap_message(
-                            mailbox,
-                            returned.expect("a read column has a return box"),
-                        )?;
+                        link.swap(returned.expect("a read column has a return box"))?;
                     }
                 }
             }

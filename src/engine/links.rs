@@ -1,10 +1,14 @@
 //! The mailboxes between ranks: one per exchanged slot, direction and pass.
 
+use super::board::{Board, Doing};
 use super::rank::Rank;
 use crate::device::Device;
 use crate::device::loss_scale::STATE;
-use crate::error::Result;
+use crate::device::rendezvous::Rendezvous;
+use crate::error::{Result, device};
 use crate::network::plan::{Plan, SlotId, Stage};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Which way an exchange goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -13,16 +17,128 @@ pub(super) enum Pass {
     Backward,
 }
 
-/// Mailboxes by (pass, slot, sending column, receiving column); none where both columns are on
-/// one device.
+/// A mailbox, and what it takes to check it.
+pub(super) struct Link<D: Device> {
+    mailbox: D::Mailbox,
+    /// "the maps of conv2.pool", and from which device to which.
+    what: String,
+    ends: [usize; 2],
+    /// The checksum of a checked message, which goes another way than the message.
+    sum: Rendezvous<u64>,
+}
+
+/// How one rank exchanges in the step under way.
+pub(super) struct Post {
+    /// The rank's number.
+    pub index: usize,
+    pub board: Arc<Board>,
+    /// Compare checksums of both sides.
+    pub checked: bool,
+    /// Messages to this rank arrive wrong (see [`crate::fault`]).
+    pub corrupt: bool,
+}
+
+impl Post {
+    /// From now on messages are neither checked nor damaged.
+    pub(super) fn as_usual(&mut self) {
+        (self.checked, self.corrupt) = (false, false);
+    }
+
+    /// Does something that may have to wait for another device.
+    fn wait<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.board.set(self.index, Doing::Waiting);
+        let result = work();
+        self.board.set(self.index, Doing::Working);
+        result
+    }
+}
+
+impl<D: Device> Link<D> {
+    /// Sends the start of `from`.
+    pub(super) fn send(
+        &self,
+        device: &mut D,
+        from: &D::Buffer,
+        elements: usize,
+        post: &Post,
+    ) -> Result<()> {
+        if post.checked {
+            let sum = checksum(device, from, elements)?;
+            post.wait(|| {
+                self.sum.put(|slot| {
+                    *slot = sum;
+                    Ok(())
+                })
+            })?;
+        }
+        post.wait(|| device.send(from, elements, &self.mailbox))
+    }
+
+    /// Takes the next message, of `elements`, into `inbox`.
+    ///
+    /// # Errors
+    /// `Device` where a checked message is not what was sent; what the device says.
+    pub(super) fn receive(
+        &self,
+        device: &mut D,
+        elements: usize,
+        inbox: &mut D::Buffer,
+        post: &Post,
+    ) -> Result<()> {
+        post.wait(|| device.receive(&self.mailbox, inbox))?;
+        if post.corrupt {
+            device.upload(&[0.25], inbox)?;
+        }
+        if post.checked {
+            let sent = post.wait(|| self.sum.take(|sum| Ok(*sum)))?;
+            let arrived = checksum(device, inbox, elements)?;
+            if sent != arrived {
+                return Err(self.arrived_wrong(&post.board, sent, arrived));
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a captured message does on the host: swap its buffer with the mailbox's.
+    pub(super) fn swap(&self, buffer: &mut D::Buffer) -> Result<()> {
+        D::swap_message(&self.mailbox, buffer)
+    }
+
+    fn arrived_wrong(&self, board: &Board, sent: u64, arrived: u64) -> crate::error::Error {
+        let [from, to] = self.ends.map(|device| board.name(device));
+        device(format!(
+            "{} from {from} arrived wrong at {to}: checksum {sent:016x} was sent, {arrived:016x} arrived; the copies between these devices cannot be trusted: run `alexnet-mp verify`, or train on one of them",
+            self.what
+        ))
+    }
+}
+
+/// Checksum of the start of a buffer, taken on the host.
+fn checksum<D: Device>(device: &mut D, buffer: &D::Buffer, elements: usize) -> Result<u64> {
+    let mut values = vec![0.0f32; elements];
+    device.download(buffer, &mut values)?;
+    Ok(xxh3_64(bytemuck::cast_slice(&values)))
+}
+
+/// Links by (pass, slot, sending column, receiving column); none where both columns are on one
+/// device.
 pub(super) struct Links<D: Device> {
     columns: usize,
-    boxes: Vec<Option<D::Mailbox>>,
+    boxes: Vec<Option<Link<D>>>,
     /// For the loss scale's state, with the sending and the receiving column.
     scales: Vec<(usize, usize, D::Mailbox)>,
 }
 
 impl<D: Device> Links<D> {
+    /// No links.
+    pub(super) fn none() -> Self {
+        Links {
+            columns: 0,
+            boxes: vec![],
+            scales: vec![],
+        }
+    }
+
     pub(super) fn new(plan: &Plan, ranks: &mut [Rank<D>]) -> Result<Self> {
         let columns = plan.columns;
         let mut links = Links {
@@ -61,11 +177,19 @@ impl<D: Device> Links<D> {
                         let [sender, receiver] = ranks
                             .get_disjoint_mut([from, to])
                             .expect("a rank per column");
-                        links.boxes[place] = Some(D::mailbox(
-                            &mut sender.device,
-                            &mut receiver.device,
-                            elements,
-                        )?);
+                        let mailbox =
+                            D::mailbox(&mut sender.device, &mut receiver.device, elements)?;
+                        let kind = if pass == Pass::Forward {
+                            "maps"
+                        } else {
+                            "gradient"
+                        };
+                        links.boxes[place] = Some(Link {
+                            mailbox,
+                            what: format!("the {kind} of {}", plan.slots[slot].name),
+                            ends: [from, to],
+                            sum: Rendezvous::new(0),
+                        });
                     }
                 }
             }
@@ -77,13 +201,7 @@ impl<D: Device> Links<D> {
         ((slot * 2 + usize::from(pass == Pass::Backward)) * self.columns + from) * self.columns + to
     }
 
-    pub(super) fn get(
-        &self,
-        pass: Pass,
-        slot: SlotId,
-        from: usize,
-        to: usize,
-    ) -> Option<&D::Mailbox> {
+    pub(super) fn get(&self, pass: Pass, slot: SlotId, from: usize, to: usize) -> Option<&Link<D>> {
         self.boxes[self.place(pass, slot, from, to)].as_ref()
     }
 
@@ -101,11 +219,11 @@ impl<D: Device> Links<D> {
 
     /// Releases everyone who waits: a rank has failed.
     pub(super) fn abandon(&self) {
+        for link in self.boxes.iter().flatten() {
+            D::abandon(&link.mailbox);
+            link.sum.abandon();
+        }
         let scales = self.scales.iter().map(|s| &s.2);
-        self.boxes
-            .iter()
-            .flatten()
-            .chain(scales)
-            .for_each(D::abandon);
+        scales.for_each(D::abandon);
     }
 }

@@ -2,6 +2,8 @@
 //! while a step runs; they meet only where the plan says exchange.
 
 mod backward;
+mod board;
+mod finite;
 mod footprint;
 mod forward;
 mod graphs;
@@ -9,19 +11,28 @@ mod links;
 mod rank;
 mod tensors;
 mod update;
+mod watchdog;
+#[cfg(test)]
+mod watchdog_tests;
 
 use crate::batch::Batch;
 use crate::device::loss_scale::LossScale;
 use crate::device::{Device, Score};
-use crate::error::{Error, Result, device, usage};
+use crate::error::{Error, Result, device, panic_text, usage};
+use crate::fault::{self, Faults, Kind};
 use crate::network::op::Sgd;
 use crate::network::plan::{Plan, SlotId};
 use crate::random::{Key, Purpose};
+pub use board::Board;
+use board::Doing;
+pub use finite::Place;
+pub use footprint::Needed;
 use graphs::Graphs;
-use links::Links;
+use links::{Links, Post};
 use rank::Rank;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+pub use watchdog::{Late, Watchdog, Work};
 
 /// Update constants of one parameter: its weights' and its bias's.
 pub type Rates = (Sgd, Sgd);
@@ -63,6 +74,13 @@ pub struct Engine<D: Device> {
     graphs: Option<Graphs<D>>,
     /// Whether messages forward, backward and of the update have swapped buffers an odd number of times.
     swapped: [bool; 3],
+    board: Arc<Board>,
+    watchdog: Option<Watchdog>,
+    faults: Option<&'static Faults>,
+    /// Steps between checked exchanges; 0: none is checked.
+    check_exchange: u64,
+    /// The loss of a batch, a mean, that ends a training step.
+    most_loss: Option<f64>,
 }
 
 impl<D: Device> Engine<D> {
@@ -90,6 +108,8 @@ impl<D: Device> Engine<D> {
         let (plan, devices) = agree(plan, devices)?;
         footprint::check(&plan, &devices, side, keep_gradients)?;
         let key = Key::new(seed, Purpose::Dropout);
+        let board = Arc::new(Board::new(devices.iter().map(Device::name)));
+        let faults = fault::active();
         let mut ranks = Vec::with_capacity(count);
         for (index, device) in devices.into_iter().enumerate() {
             let columns = if count == 1 {
@@ -97,8 +117,20 @@ impl<D: Device> Engine<D> {
             } else {
                 index..index + 1
             };
+            if let Some(faults) = faults {
+                faults
+                    .at_device(index, 0)
+                    .map_err(|error| on_device(&board, index, &device.name(), error))?;
+            }
+            let post = Post {
+                index,
+                board: board.clone(),
+                checked: false,
+                corrupt: false,
+            };
             ranks.push(Rank::new(
                 device,
+                post,
                 &plan,
                 columns,
                 side,
@@ -116,9 +148,48 @@ impl<D: Device> Engine<D> {
             exchanged: AtomicU64::new(0),
             graphs: None,
             swapped: [false; 3],
+            board,
+            watchdog: None,
+            faults,
+            check_exchange: 0,
+            most_loss: None,
         };
         engine.set_graphs(true)?;
         Ok(engine)
+    }
+
+    /// Has all that can wait for a device watched from now on.
+    pub fn set_watchdog(&mut self, watchdog: Option<Watchdog>) {
+        self.watchdog = watchdog;
+    }
+
+    /// Where the devices are, to be read from any thread.
+    pub fn board(&self) -> Arc<Board> {
+        self.board.clone()
+    }
+
+    /// Compares checksums of both sides of every exchange in each `every`th training step; 0: in
+    /// none. Steps are those that [`Dropping::Counter`] counts.
+    pub fn set_check_exchange(&mut self, every: u64) {
+        self.check_exchange = every;
+    }
+
+    /// Ends a training step, before anything is updated, with an [`Error::Numeric`] where its
+    /// loss is not finite or above this; on devices whose loss can be read without waiting.
+    pub fn set_most_loss(&mut self, most: Option<f64>) {
+        self.most_loss = most;
+    }
+
+    /// Makes the engine usable again after a training step that ended with [`Error::Numeric`]:
+    /// its exchanges start anew. Parameters stay as they are.
+    pub fn reopen(&mut self) -> Result<()> {
+        let graphs = self.graphs.take().is_some();
+        self.links = Links::none(); // first, so that old and new never coexist
+        self.links = Links::new(&self.plan, &mut self.ranks)?;
+        self.swapped = [false; 3];
+        self.ranks.iter_mut().for_each(|rank| rank.post.as_usual());
+        self.set_graphs(graphs)?;
+        self.take_score().map(drop)
     }
 
     pub fn plan(&self) -> &Plan {
@@ -146,6 +217,14 @@ impl<D: Device> Engine<D> {
     /// Gives the devices back; the network's memory is freed.
     pub fn into_devices(self) -> Vec<D> {
         self.ranks.into_iter().map(|rank| rank.device).collect()
+    }
+
+    /// What an engine for `plan` will take of each device's memory, with the arguments of [`Engine::new`].
+    pub fn needed(plan: &Plan, devices: &[D], side: usize, keep_gradients: bool) -> Vec<Needed> {
+        footprint::of_devices(plan, devices, side, keep_gradients)
+            .into_iter()
+            .map(|footprint| footprint.needed(plan.batch))
+            .collect()
     }
 
     /// Bytes allocated on each device.
@@ -176,6 +255,10 @@ impl<D: Device> Engine<D> {
     /// Starts the upload of a batch and makes it the next step's input. Gives back the batch
     /// before, to be filled again.
     pub fn load(&mut self, batch: Batch) -> Result<Option<Batch>> {
+        self.watched(Work::Wait, |engine| engine.load_batch(batch))
+    }
+
+    fn load_batch(&mut self, batch: Batch) -> Result<Option<Batch>> {
         self.images = batch.len();
         let images = self.images;
         for rank in &mut self.ranks {
@@ -188,7 +271,9 @@ impl<D: Device> Engine<D> {
 
     /// Waits until the last loaded batch has been read and gives it back. The input stays loaded.
     pub fn unload(&mut self) -> Result<Option<Batch>> {
-        self.ranks.iter_mut().try_for_each(Rank::arrived)?;
+        self.watched(Work::Wait, |engine| {
+            engine.ranks.iter_mut().try_for_each(Rank::arrived)
+        })?;
         Ok(self.in_flight.take())
     }
 
@@ -204,24 +289,51 @@ impl<D: Device> Engine<D> {
     /// Forward, loss, backward and, where asked for, the update, on the loaded batch. The loss is
     /// the mean over `whole_batch` images; read it with [`Engine::take_score`].
     pub fn train_step(&mut self, context: &StepContext<'_>) -> Result<()> {
+        if let Dropping::Counter { step } = context.dropping {
+            self.board.set_step(step + 1);
+        }
+        self.watched(Work::Step, |engine| engine.train(context))
+    }
+
+    fn train(&mut self, context: &StepContext<'_>) -> Result<()> {
         self.write_later(context)?;
-        if !self.graph_step(context)? {
-            self.step_by_threads(context)?;
+        let step = self.board.step();
+        let checked = self.check_exchange > 0 && step.is_multiple_of(self.check_exchange);
+        // What a graph holds cannot look at its messages, nor fail on purpose.
+        if checked || self.faults.is_some() || !self.graph_step(context)? {
+            self.step_by_threads(context, step, checked)?;
         }
         let [forward, backward, update] = &mut self.swapped;
         *forward = !*forward;
         *backward = !*backward;
         *update ^= context.update.is_some();
-        Ok(())
+        match self.faults {
+            Some(faults) if context.update.is_some() => self.put_nans(faults, step),
+            _ => Ok(()),
+        }
     }
 
-    fn step_by_threads(&mut self, context: &StepContext<'_>) -> Result<()> {
-        let images = self.images;
+    fn step_by_threads(
+        &mut self,
+        context: &StepContext<'_>,
+        step: u64,
+        checked: bool,
+    ) -> Result<()> {
+        let (images, faults, most_loss) = (self.images, self.faults, self.most_loss);
         let exchanged = &AtomicU64::new(0);
         self.each_rank(|rank, plan, links| {
+            rank.post.checked = checked;
+            if let Some(faults) = faults {
+                faults.at_device(rank.post.index, step)?;
+                rank.post.corrupt = faults.strikes(Kind::PeerCorrupt, rank.post.index, step);
+            }
             rank.forward(plan, links, images, context.dropping, context.first_image)?;
             rank.loss(plan, images)?;
+            if let Some(most) = most_loss {
+                rank.check_loss(images, most)?;
+            }
             rank.backward(plan, links, images, context)?;
+            rank.post.as_usual();
             exchanged.fetch_add(std::mem::take(&mut rank.sent), Ordering::Relaxed);
             Ok(())
         })?;
@@ -233,10 +345,12 @@ impl<D: Device> Engine<D> {
     /// The test-time network on the loaded batch, its loss and errors added to the score.
     pub fn test_step(&mut self) -> Result<()> {
         let images = self.images;
-        self.each_rank(|rank, plan, links| {
-            rank.forward(plan, links, images, Dropping::Off, 0)?;
-            rank.sent = 0;
-            rank.loss(plan, images)
+        self.watched(Work::Evaluation, |engine| {
+            engine.each_rank(|rank, plan, links| {
+                rank.forward(plan, links, images, Dropping::Off, 0)?;
+                rank.sent = 0;
+                rank.loss(plan, images)
+            })
         })?;
         self.swapped[0] = !self.swapped[0];
         Ok(())
@@ -244,7 +358,7 @@ impl<D: Device> Engine<D> {
 
     /// Loss and errors summed since the last call. Waits for the devices.
     pub fn take_score(&mut self) -> Result<Score> {
-        self.ranks[0].take_score()
+        self.watched(Work::Wait, |engine| engine.ranks[0].take_score())
     }
 
     /// Class probabilities of the last step, `[images, classes]`.
@@ -261,9 +375,22 @@ impl<D: Device> Engine<D> {
 
     /// Waits until all devices have done what was issued.
     pub fn synchronize(&mut self) -> Result<()> {
-        self.ranks
-            .iter_mut()
-            .try_for_each(|rank| rank.device.synchronize())
+        self.watched(Work::Wait, |engine| {
+            let mut devices = engine.ranks.iter_mut().map(|rank| &mut rank.device);
+            devices.try_for_each(D::synchronize)
+        })
+    }
+
+    /// Does something under the eyes of the watchdog, if there is one.
+    fn watched<T>(&mut self, work: Work, action: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(watchdog) = self.watchdog.take() else {
+            return action(self);
+        };
+        watchdog.begin(work);
+        let result = action(self);
+        watchdog.end();
+        self.watchdog = Some(watchdog);
+        result
     }
 
     /// Runs `work` on every rank at the same time. If one fails the others are released from
@@ -272,30 +399,33 @@ impl<D: Device> Engine<D> {
         &mut self,
         work: impl Fn(&mut Rank<D>, &Plan, &Links<D>) -> Result<()> + Sync,
     ) -> Result<()> {
-        let (plan, links) = (&self.plan, &self.links);
+        let (plan, links, board) = (&self.plan, &self.links, &*self.board);
+        let guarded = |rank: &mut Rank<D>| -> Result<()> {
+            let index = rank.post.index;
+            board.set(index, Doing::Working);
+            let work = std::panic::AssertUnwindSafe(|| work(rank, plan, links));
+            let result = std::panic::catch_unwind(work);
+            board.set(index, Doing::Nothing);
+            result.unwrap_or_else(|panic| {
+                let text = panic_text(&*panic);
+                Err(device(format!("internal error: {text}")))
+            })
+        };
         if let [rank] = &mut self.ranks[..] {
-            return work(rank, plan, links);
+            return guarded(rank).map_err(|error| on_device(board, 0, &rank.device.name(), error));
         }
         let first: Mutex<Option<Error>> = Mutex::new(None);
-        let fail = |error: Error| {
-            first
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .get_or_insert(error);
-            links.abandon();
-        };
         std::thread::scope(|scope| {
             for rank in &mut self.ranks {
-                let (work, fail) = (&work, &fail);
+                let (guarded, first) = (&guarded, &first);
                 scope.spawn(move || {
-                    let name = rank.device.name();
-                    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        work(rank, plan, links)
-                    }));
-                    match result {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => fail(error),
-                        Err(_) => fail(device(format!("{name}: internal error (panic) in a step"))),
+                    if let Err(error) = guarded(rank) {
+                        let error = on_device(board, rank.post.index, &rank.device.name(), error);
+                        first
+                            .lock()
+                            .unwrap_or_else(|e| e.into_inner())
+                            .get_or_insert(error);
+                        links.abandon();
                     }
                 });
             }
@@ -316,4 +446,14 @@ fn agree<D: Device>(plan: Plan, mut devices: Vec<D>) -> Result<(Plan, Vec<D>)> {
     let set = |device: &mut D| device.set_precision(precision);
     devices.iter_mut().try_for_each(set)?;
     Ok((plan.in_precision(precision)?, devices))
+}
+
+/// An error of a device, with its name.
+fn on_device(board: &Board, index: usize, name: &str, error: Error) -> Error {
+    match error {
+        Error::Device(text) if !text.contains(name) => {
+            device(format!("{}: {text}", board.name(index)))
+        }
+        error => error,
+    }
 }

@@ -1,9 +1,10 @@
 //! One device and the columns on it: their memory and their input.
 
+use super::links::Post;
 use super::update::Scaling;
 use crate::batch::Batch;
 use crate::device::{Device, Score};
-use crate::error::{Result, device};
+use crate::error::{Result, device, numeric};
 use crate::network::params::Param;
 use crate::network::plan::{ParamId, Plan, SlotId, Stage, Step};
 use crate::random::Key;
@@ -54,6 +55,9 @@ pub(super) struct Rank<D: Device> {
     pub later: Option<D::Buffer>,
     /// Bytes sent to other devices, not yet counted by the engine.
     pub sent: u64,
+    pub post: Post,
+    /// Sums of tensors, to find numbers that are not finite; allocated when first used.
+    pub sums: Option<D::Buffer>,
     /// Two, so that a batch can arrive while the one before is used.
     inputs: [D::Input; 2],
     current: usize,
@@ -61,11 +65,14 @@ pub(super) struct Rank<D: Device> {
     mean: D::Buffer,
     probabilities: Option<D::Buffer>,
     tally: D::Tally,
+    /// What the tally's loss was when it was looked at last.
+    seen: f64,
 }
 
 impl<D: Device> Rank<D> {
     pub(super) fn new(
         mut device: D,
+        post: Post,
         plan: &Plan,
         columns: Range<usize>,
         side: usize,
@@ -100,12 +107,15 @@ impl<D: Device> Rank<D> {
             scaling,
             later: None,
             sent: 0,
+            post,
+            sums: None,
             inputs,
             current: 0,
             side,
             mean,
             probabilities,
             tally,
+            seen: 0.0,
         })
     }
 
@@ -213,7 +223,22 @@ impl<D: Device> Rank<D> {
     }
 
     pub(super) fn take_score(&mut self) -> Result<Score> {
+        self.seen = 0.0;
         self.device.take_tally(&mut self.tally)
+    }
+
+    /// Fails where this batch's loss, a mean over its images, is not finite or above `most`, and
+    /// can be read without waiting: then nothing has been updated with its gradient yet.
+    pub(super) fn check_loss(&mut self, images: usize, most: f64) -> Result<()> {
+        let Some(score) = self.device.peek_tally(&self.tally) else {
+            return Ok(());
+        };
+        let loss = (score.loss - self.seen) / images as f64;
+        self.seen = score.loss;
+        if loss <= most {
+            return Ok(());
+        }
+        Err(numeric(format!("loss {loss:.4}")))
     }
 
     pub(super) fn probabilities(&mut self, elements: usize) -> Result<Vec<f32>> {

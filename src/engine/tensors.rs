@@ -1,7 +1,7 @@
 //! Whole tensors in and out of an engine: parameters, momentum, gradients, masks, activations.
 
-use super::Engine;
 use super::rank::{Rank, Share};
+use super::{Engine, Work};
 use crate::device::Device;
 use crate::error::{Result, usage};
 use crate::network::op::Shape;
@@ -99,6 +99,10 @@ impl<D: Device> Engine<D> {
     }
 
     fn get(&mut self, kind: Kind) -> Result<Tensors> {
+        self.watched(Work::Copy, |engine| engine.copy(kind))
+    }
+
+    fn copy(&mut self, kind: Kind) -> Result<Tensors> {
         let mut tensors = Tensors::zeros(&self.plan.params);
         for (id, param) in self.plan.params.iter().enumerate() {
             let [weight, bias] = &mut tensors.0[2 * id..2 * id + 2] else {

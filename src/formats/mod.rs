@@ -8,6 +8,7 @@ mod caffe_import;
 mod caffe_proto;
 pub mod graph;
 mod names;
+pub mod npy;
 mod onnx;
 mod onnx_proto;
 

@@ -268,7 +268,7 @@ fn totals(plan: &Plan, text: &mut String) {
 }
 
 /// Bytes a column needs: parameters, momentum, maps, gradients of maps, exchange.
-fn memory(plan: &Plan, column: usize) -> [usize; 5] {
+pub fn memory(plan: &Plan, column: usize) -> [usize; 5] {
     let shares = plan
         .params
         .iter()

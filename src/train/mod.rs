@@ -1,17 +1,22 @@
-//! A training run: the loop (`trainer`), its folder (`run_folder`), evaluation in between
-//! (`validation`), signs of its health, signals and the watchdog.
+//! A training run: the loop (`trainer`), what it does about numbers that are not finite
+//! (`numbers`), signs of its health, its folder (`run_folder`) and the checkpoints in it (`files`,
+//! written by `saver`), evaluation in between (`validation`), its clock, signals.
 
+mod clock;
+mod files;
 mod health;
+mod numbers;
 mod run_folder;
+mod saver;
+#[cfg(test)]
+mod saver_tests;
 mod signals;
 mod trainer;
 pub mod validation;
-mod watchdog;
 
 pub use run_folder::{METRICS, RunFolder};
 pub use signals::Signals;
 pub use trainer::{Outcome, Trainer};
-pub use watchdog::Watchdog;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
@@ -29,5 +34,7 @@ pub struct Session {
     pub folder: PathBuf,
     /// The state to go on from.
     pub resume: Option<Checkpoint>,
+    /// Steps between exchanges whose bytes are compared at both ends; 0: none.
+    pub check_exchange: u64,
     pub quiet: bool,
 }

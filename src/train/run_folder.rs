@@ -1,26 +1,27 @@
 //! The folder a run leaves behind: configuration, checkpoints, metrics, events, pictures.
 
+use super::files::Files;
 use crate::checkpoint::{self, Checkpoint, FILE_NAME};
 use crate::config::Config;
 use crate::data::Source;
-use crate::error::{Result, usage};
+use crate::error::{Error, Result, usage};
 use crate::network::params::Tensors;
 use crate::report::curves::{Run, learning_curves};
 use crate::report::kernels::kernels;
 use crate::report::metrics::{self, EvaluationRecord, MetricsWriter, Record, StepRecord};
 use crate::report::tensorboard::EventWriter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file of logged steps and evaluations.
 pub const METRICS: &str = "metrics.jsonl";
-const BEST: &str = "best.safetensors";
 /// Training images that could not be read, a tab, and why, as `prepare` writes it.
 const SKIPPED: &str = "skipped.txt";
 
 /// An open run folder.
 pub struct RunFolder {
     path: PathBuf,
-    keep: usize,
+    files: Arc<Files>,
     metrics: MetricsWriter,
     events: EventWriter,
 }
@@ -31,14 +32,11 @@ impl RunFolder {
     /// # Errors
     /// `Usage` where the folder cannot be made, or holds a run that would be overwritten.
     pub fn open(path: &Path, config: &Config, resumed: Option<u64>) -> Result<Self> {
-        let problem =
-            |what: &str, e: std::io::Error| usage(format!("--out {}: {what}: {e}", path.display()));
         if resumed.is_none() {
             Self::refuse_used(path)?;
         }
-        std::fs::create_dir_all(path).map_err(|e| problem("cannot be created", e))?;
-        checkpoint::replace(&path.join("config.toml"), config.to_toml().as_bytes())
-            .map_err(|e| problem("cannot be written to", e))?;
+        std::fs::create_dir_all(path).map_err(|e| problem(path, "cannot be created", e))?;
+        write_config(path, config)?;
         let file = path.join(METRICS);
         let metrics = match resumed {
             Some(step) => MetricsWriter::resume(&file, step)?,
@@ -47,7 +45,7 @@ impl RunFolder {
         let events = EventWriter::create(path, resumed)?;
         Ok(RunFolder {
             path: path.into(),
-            keep: config.train.keep,
+            files: Arc::new(Files::new(path, config.train.keep, resumed)),
             metrics,
             events,
         })
@@ -94,22 +92,22 @@ impl RunFolder {
         self.metrics.write(&Record::Evaluation(record))
     }
 
-    /// Writes the newest checkpoint; keeps `train.keep` older ones beside it.
-    pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let newest = self.path.join(FILE_NAME);
-        checkpoint.save(&newest)?;
-        self.events.flush()?;
-        if self.keep > 0 {
-            // A link costs nothing; where the file system knows none, only the newest is kept.
-            let _ = std::fs::hard_link(
-                &newest,
-                self.path.join(format!(
-                    "checkpoint-{:09}.safetensors",
-                    checkpoint.state.step
-                )),
-            );
-            self.rotate();
-        }
+    /// Has the newest checkpoint written in the background.
+    pub fn save(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.files.save(checkpoint)?;
+        self.events.flush()
+    }
+
+    /// Its checkpoints.
+    pub fn files(&self) -> &Arc<Files> {
+        &self.files
+    }
+
+    /// Forgets what was logged after `step`, to which the run goes back with this configuration.
+    pub fn go_back(&mut self, step: u64, config: &Config) -> Result<()> {
+        write_config(&self.path, config)?;
+        self.metrics = MetricsWriter::resume(&self.path.join(METRICS), step)?;
+        self.events = EventWriter::create(&self.path, Some(step))?;
         Ok(())
     }
 
@@ -119,31 +117,6 @@ impl RunFolder {
         checkpoint::replace(&path, source.skipped().listed(source).as_bytes())
             .map_err(|e| usage(format!("{}: cannot be written: {e}", path.display())))?;
         Ok(path)
-    }
-
-    /// Keeps the weights of the lowest validation error so far.
-    pub fn save_best(&self, parameters: &Tensors) -> Result<()> {
-        checkpoint::write_tensors(&self.path.join(BEST), parameters)
-    }
-
-    fn rotate(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.path) else {
-            return;
-        };
-        let numbered = |p: &PathBuf| {
-            p.file_name()
-                .and_then(|n| n.to_str())
-                .is_some_and(|n| n.starts_with("checkpoint-") && n.ends_with(".safetensors"))
-        };
-        let mut old: Vec<PathBuf> = entries
-            .flatten()
-            .map(|e| e.path())
-            .filter(numbered)
-            .collect();
-        old.sort();
-        for path in old.iter().rev().skip(self.keep + 1) {
-            let _ = std::fs::remove_file(path);
-        }
     }
 
     /// Draws the learning curves and conv1's kernels.
@@ -177,4 +150,13 @@ impl RunFolder {
         self.events.flush()?;
         Ok(paths)
     }
+}
+
+fn problem(path: &Path, what: &str, error: std::io::Error) -> Error {
+    usage(format!("--out {}: {what}: {error}", path.display()))
+}
+
+fn write_config(path: &Path, config: &Config) -> Result<()> {
+    checkpoint::replace(&path.join("config.toml"), config.to_toml().as_bytes())
+        .map_err(|e| problem(path, "cannot be written to", e))
 }

@@ -1,17 +1,20 @@
 //! The training loop.
 
+use super::clock::Clock;
+use super::files::Files;
 use super::validation::{Evaluation, validate};
-use super::{RunFolder, Session, Signals, Watchdog, health};
+use super::{RunFolder, Session, Signals, health};
 use crate::checkpoint::{Checkpoint, Pending, State};
-use crate::config::Config;
+use crate::config::{Config, OnNan};
 use crate::data::order::batches_per_epoch;
 use crate::data::times::WaitWarning;
 use crate::data::{Loader, LoaderOptions, Source, decode};
 use crate::device::Device;
-use crate::engine::{Dropping, Engine, Rates, StepContext};
-use crate::error::{Error, Result, numeric};
+use crate::engine::{Board, Dropping, Engine, Late, Rates, StepContext, Watchdog, Work};
+use crate::error::{Error, Result, device, numeric};
 use crate::network::params::Tensors;
 use crate::optimizer::{self, Plateau};
+use crate::report::messages;
 use crate::report::metrics::{EvaluationRecord, StepRecord};
 use crate::report::progress::Progress;
 use std::path::PathBuf;
@@ -36,38 +39,30 @@ pub struct Outcome {
 
 /// A run under way.
 pub struct Trainer<'a, D: Device> {
-    engine: &'a mut Engine<D>,
-    session: Session,
-    folder: RunFolder,
+    pub(super) engine: &'a mut Engine<D>,
+    pub(super) session: Session,
+    pub(super) folder: RunFolder,
     signals: Signals,
-    watchdog: Watchdog,
     progress: Progress,
-    plateau: Plateau,
+    pub(super) plateau: Plateau,
     /// Updates done, and to be done.
-    step: u64,
+    pub(super) step: u64,
     steps: u64,
-    pending: Pending,
-    clock: Clock,
+    pub(super) pending: Pending,
+    pub(super) clock: Clock,
     /// Training loss and error as they were logged last.
-    last_loss: f64,
-    last_top1_error: f64,
+    pub(super) last_loss: f64,
+    pub(super) last_top1_error: f64,
     validation: Option<Evaluation>,
     /// The step of the last evaluation the schedule asked for.
-    evaluated: Option<u64>,
+    pub(super) evaluated: Option<u64>,
     wait_warning: WaitWarning,
     /// Training images that were said to be skipped.
     skipped: usize,
-}
-
-/// Time and images since the last log and in all; monotonic.
-struct Clock {
-    logged: Instant,
-    logged_wait: Duration,
-    images: u64,
-    /// What the last lap came to.
-    last: (f64, f64),
-    /// Images a second of every lap.
-    laps: Vec<f64>,
+    /// How often the run went back to a checkpoint because of numbers that were not finite.
+    pub(super) rollbacks: u32,
+    /// The step it went back to last.
+    pub(super) went_back_to: Option<u64>,
 }
 
 impl<'a, D: Device> Trainer<'a, D> {
@@ -92,12 +87,18 @@ impl<'a, D: Device> Trainer<'a, D> {
         }
         let step = state.as_ref().map_or(0, |s| s.step);
         let folder = RunFolder::open(&session.folder, config, state.as_ref().map(|s| s.step))?;
+        engine.set_most_loss(Some(most_loss(config)));
+        engine.set_check_exchange(session.check_exchange);
+        let (board, files) = (engine.board(), folder.files().clone());
+        engine.set_watchdog(Some(Watchdog::new(
+            config.train.step_timeout,
+            move |late| give_up(&board, &files, late),
+        )));
         let steps = total_steps(config, session.data.train.len());
         Ok(Trainer {
             engine,
             folder,
             signals,
-            watchdog: Watchdog::new(config.train.step_timeout),
             progress: Progress::training(step, steps, session.quiet),
             plateau: state.as_ref().map_or_else(Plateau::default, |s| s.plateau),
             step,
@@ -107,9 +108,11 @@ impl<'a, D: Device> Trainer<'a, D> {
             last_loss: f64::NAN,
             last_top1_error: f64::NAN,
             validation: None,
-            evaluated: state.and_then(|s| s.evaluated),
+            evaluated: state.as_ref().and_then(|s| s.evaluated),
             wait_warning: WaitWarning::default(),
             skipped: 0,
+            rollbacks: state.map_or(0, |s| s.rollbacks),
+            went_back_to: None,
             session,
         })
     }
@@ -117,15 +120,17 @@ impl<'a, D: Device> Trainer<'a, D> {
     /// Trains to the end, or until a signal; saves in either case.
     pub fn run(mut self) -> Result<Outcome> {
         let started = Instant::now();
-        let stopped = match self.train() {
-            Ok(()) => None,
-            Err(Error::Interrupted(signal)) => Some(signal),
-            Err(error) => return Err(error),
+        let (conv1, stopped) = loop {
+            match self.train_and_save() {
+                Ok(done) => break done,
+                Err(Error::Numeric(text)) if self.may_go_back() => self.go_back(&text)?,
+                Err(error) => return Err(self.ended_by(error)),
+            }
         };
-        let parameters = self.save()?;
+        self.folder.files().finish()?;
         let pictures = self
             .folder
-            .draw(&parameters, self.step, self.engine.plan().columns)?;
+            .draw(&conv1, self.step, self.engine.plan().columns)?;
         self.progress.finish();
         Ok(Outcome {
             steps: self.step,
@@ -137,6 +142,43 @@ impl<'a, D: Device> Trainer<'a, D> {
             pictures,
             stopped,
         })
+    }
+
+    /// Trains to the end, or until a signal, and saves: the parameters that are drawn, and the
+    /// signal.
+    fn train_and_save(&mut self) -> Result<(Tensors, Option<i32>)> {
+        let stopped = match self.train() {
+            Ok(()) => None,
+            Err(Error::Interrupted(signal)) => Some(signal),
+            Err(error) => return Err(error),
+        };
+        Ok((self.save()?, stopped))
+    }
+
+    /// The error that ends a run, with what the user needs to go on; what was handed over to be
+    /// written is on the disk afterwards.
+    fn ended_by(&mut self, error: Error) -> Error {
+        let files = self.folder.files();
+        // The error that came first is the one to tell; this one is about a full disk, at most.
+        let unsaved = files.finish().err();
+        let kept = match unsaved {
+            None => files.kept(),
+            Some(error) => format!("{error}; {}", files.kept()),
+        };
+        let step = self.engine.board().step();
+        match error {
+            Error::Device(text) => device(format!("step {step}: {text}; {kept}")),
+            Error::Numeric(text) => {
+                let remedy = match self.session.config.train.on_nan {
+                    OnNan::Stop => ", or train.on_nan=rollback",
+                    OnNan::Rollback => "",
+                };
+                numeric(format!(
+                    "{text}; {kept}; try a smaller train.learning_rate{remedy}"
+                ))
+            }
+            error => error,
+        }
     }
 
     /// Trains to the end; `Interrupted` by a signal, between two steps or in an evaluation.
@@ -157,6 +199,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             {
                 self.log(&loader)?;
             }
+            self.folder.files().check()?;
             if let Some(interrupted) = self.signals.stop() {
                 return Err(interrupted);
             }
@@ -195,7 +238,7 @@ impl<'a, D: Device> Trainer<'a, D> {
         };
         if self.plateau.best.is_none_or(|best| found.top1_error < best) {
             let parameters = self.engine.parameters()?;
-            self.folder.save_best(&parameters)?;
+            self.folder.files().save_best(parameters)?;
         }
         if self
             .plateau
@@ -230,7 +273,7 @@ impl<'a, D: Device> Trainer<'a, D> {
         )
     }
 
-    fn epoch(&self) -> f64 {
+    pub(super) fn epoch(&self) -> f64 {
         epoch(&self.session.config, &*self.session.data.train, self.step)
     }
 
@@ -263,17 +306,12 @@ impl<'a, D: Device> Trainer<'a, D> {
             };
             self.clock.images += images.len() as u64;
             self.pending.images += images.len() as u64;
-            let (engine, step) = (&mut *self.engine, self.step);
-            let used = self.watchdog.watch(
-                || format!("step {}", step + 1),
-                || -> Result<_> {
-                    let used = engine.load(images)?;
-                    engine.train_step(&context)?;
-                    Ok(used)
-                },
-            )?;
-            if let Some(used) = used {
+            if let Some(used) = self.engine.load(images)? {
                 loader.recycle(used);
+            }
+            match self.engine.train_step(&context) {
+                Err(Error::Numeric(found)) => return Err(self.diagnose(&found)),
+                result => result?,
             }
         }
         self.step += 1;
@@ -281,41 +319,20 @@ impl<'a, D: Device> Trainer<'a, D> {
     }
 
     /// Adds the devices' sums to those not yet logged.
+    ///
+    /// # Errors
+    /// `Numeric` where loss or parameters are not finite, or the loss has exploded.
     fn collect(&mut self) -> Result<()> {
-        let (engine, step) = (&mut *self.engine, self.step);
-        let score = self
-            .watchdog
-            .watch(|| format!("step {step}"), || engine.take_score())?;
+        let score = self.engine.take_score()?;
         self.pending.loss += score.loss;
         self.pending.top1_errors += score.top1_errors;
-        let explosion = 10.0 * (self.session.config.network.classes as f64).ln().max(1.0);
-        let loss = self.pending.loss / self.pending.images.max(1) as f64;
-        if loss.is_finite() && loss <= explosion {
-            return Ok(());
+        if self.pending.images > 0 {
+            let loss = self.pending.loss / self.pending.images as f64;
+            if loss.is_nan() || loss > most_loss(&self.session.config) {
+                return Err(self.diagnose(&format!("loss {loss:.4}")));
+            }
         }
-        Err(self.explain(loss))
-    }
-
-    /// The error of a loss that is not finite or exploded.
-    fn explain(&mut self, loss: f64) -> Error {
-        let rate =
-            optimizer::learning_rate(&self.session.config.train, self.epoch(), &self.plateau);
-        let culprit = self.engine.parameters().ok().and_then(|tensors| {
-            tensors
-                .0
-                .iter()
-                .find(|t| t.values.iter().any(|v| !v.is_finite()))
-                .map(|t| t.name.clone())
-        });
-        let culprit = culprit.map_or_else(
-            || "all parameters are still finite".into(),
-            |name| format!("first tensor that is not finite: {name}"),
-        );
-        let ln = (self.session.config.network.classes as f64).ln();
-        numeric(format!(
-            "loss {loss} by step {} (ln(classes) is {ln:.3}), learning rate {rate}; {culprit}; the last checkpoint is kept; try a smaller train.learning_rate",
-            self.step
-        ))
+        self.check_parameters()
     }
 
     fn log(&mut self, loader: &Loader) -> Result<()> {
@@ -430,15 +447,12 @@ impl<'a, D: Device> Trainer<'a, D> {
         Ok(Some(found))
     }
 
-    /// Writes a checkpoint; gives the parameters it holds.
-    fn save(&mut self) -> Result<Tensors> {
+    /// Has a checkpoint written; gives the parameters that are drawn.
+    pub(super) fn save(&mut self) -> Result<Tensors> {
         self.collect()?;
         let (parameters, momentum) = (self.engine.parameters()?, self.engine.momentum()?);
-        if !parameters.is_finite() || !momentum.is_finite() {
-            // The loss is the one before the last update: it may not show this yet.
-            return Err(self.explain(self.last_loss));
-        }
-        let checkpoint = Checkpoint {
+        let drawn = parameters.get("conv1.weight").cloned();
+        self.folder.save(Checkpoint {
             parameters,
             momentum,
             state: State {
@@ -450,54 +464,35 @@ impl<'a, D: Device> Trainer<'a, D> {
                 classes: self.session.data.train.classes().to_vec(),
                 pending: self.pending,
                 loss_scale: self.engine.loss_scale()?,
+                rollbacks: self.rollbacks,
             },
-        };
-        self.folder.save(&checkpoint)?;
-        Ok(checkpoint.parameters)
+        })?;
+        Ok(Tensors(drawn.into_iter().collect()))
     }
 }
 
-impl Clock {
-    fn new() -> Self {
-        Clock {
-            logged: Instant::now(),
-            logged_wait: Duration::ZERO,
-            images: 0,
-            last: (0.0, 0.0),
-            laps: vec![],
-        }
-    }
+/// The mean loss of a batch that is taken for an explosion.
+fn most_loss(config: &Config) -> f64 {
+    10.0 * (config.network.classes as f64).ln().max(1.0)
+}
 
-    /// Images a second and the share of time waited since the last lap; those of the last lap
-    /// where no image has come since.
-    fn rates(&self, waited: Duration) -> (f64, f64) {
-        if self.images == 0 {
-            return self.last;
-        }
-        let seconds = self.logged.elapsed().as_secs_f64().max(1e-9);
-        let wait = waited.saturating_sub(self.logged_wait).as_secs_f64();
-        (self.images as f64 / seconds, (wait / seconds).min(1.0))
-    }
-
-    /// Ends a lap.
-    fn lap(&mut self, waited: Duration) {
-        self.last = self.rates(waited);
-        self.laps.push(self.last.0);
-        self.restart(waited);
-    }
-
-    fn median_rate(&self) -> f64 {
-        let mut rates = self.laps.clone();
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
-    }
-
-    /// Starts a lap anew, after something that is not training.
-    fn restart(&mut self, waited: Duration) {
-        self.logged = Instant::now();
-        self.logged_wait = waited;
-        self.images = 0;
-    }
+/// Ends the process because a device hangs. What is being saved is still written.
+fn give_up(board: &Board, files: &Files, late: Late) {
+    let doing = match late.work {
+        Work::Step | Work::Wait => "",
+        Work::Evaluation => " in an evaluation",
+        Work::Copy => " while parameters were copied",
+    };
+    // That a device hangs is to be told, whatever became of the checkpoint.
+    let _ = files.finish_within(Duration::from_secs(10));
+    messages::error(&format!(
+        "step {}: {} has not answered{doing} for {:.0} s and is taken to hang (train.step_timeout); {}",
+        board.step(),
+        board.stuck(),
+        late.limit,
+        files.kept()
+    ));
+    std::process::exit(i32::from(device("").exit_code()));
 }
 
 /// Updates of one epoch.

@@ -295,10 +295,10 @@ fn a_batch_too_large_for_the_memory_is_told_with_the_largest_that_fits() {
                 .collect::<Vec<_>>()
         };
         // cuBLAS and the margin alone take 80 MiB for each column.
-        let memory = (256u64 << 20).to_string();
+        let memory = (224u64 << 20).to_string();
         program.env("VCUDA_MEMORY", &memory);
         let message = Ran::from(program.args(arguments("512")).output().unwrap()).wrong(5);
-        assert!(message.contains("MiB are free of 256 MiB"), "{message}");
+        assert!(message.contains("MiB are free of 224 MiB"), "{message}");
         let (_, rest) = message
             .split_once("the largest batch that fits is ")
             .expect(&message);
@@ -318,4 +318,106 @@ fn a_batch_too_large_for_the_memory_is_told_with_the_largest_that_fits() {
             "{one_more}"
         );
     }
+}
+
+/// Trains on two virtual GPUs that are as `options` say; none where there are none.
+fn train_on(folder: &Path, options: &[(&str, &str)], more: &[&str]) -> Option<Ran> {
+    let mut program = on_virtual_gpus(folder)?;
+    let mut arguments = vec!["train", "--gpus", "0,1", "--out", "run"];
+    arguments.extend(TINY);
+    arguments.extend(["--set", "data.builtin_val=8"]);
+    arguments.extend(more);
+    program.envs(options.iter().copied()).args(arguments);
+    Some(program.output().unwrap().into())
+}
+
+#[test]
+fn gpus_without_peer_access_exchange_through_the_host_said_with_the_bandwidth() {
+    let folder = folder();
+    for (option, reason) in [
+        ("VCUDA_PEER_ACCESS", "no peer access"),
+        ("VCUDA_CORRUPT_PEER", "arrive wrong"),
+    ] {
+        let value = if option == "VCUDA_PEER_ACCESS" {
+            "0"
+        } else {
+            "1"
+        };
+        let more = ["--check-exchange", "1", "--batch", "4", "--steps", "2"];
+        let Some(ran) = train_on(folder.path(), &[(option, value)], &more) else {
+            return;
+        };
+        let said = ran.well().stderr;
+        for word in ["through the host", "GB/s", reason] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        std::fs::remove_dir_all(folder.path().join("run")).unwrap();
+    }
+}
+
+#[test]
+fn a_driver_or_a_gpu_too_old_for_the_program_says_what_to_do() {
+    let folder = folder();
+    for (option, value, word) in [
+        ("VCUDA_DRIVER_VERSION", "11040", "driver"),
+        ("VCUDA_CAPABILITY", "50", "ALEXNET_MP_CUDA_ARCHS"),
+    ] {
+        let Some(ran) = train_on(folder.path(), &[(option, value)], &["--steps", "1"]) else {
+            return;
+        };
+        let message = ran.wrong(5);
+        assert!(message.contains(word), "{word}: {message}");
+    }
+}
+
+#[test]
+fn a_gpu_that_fails_or_hangs_in_a_step_is_named_with_it() {
+    let folder = folder();
+    for (fault, word) in [
+        ("fail", "failed"),
+        ("hang", "hang"),
+        ("peer-corrupt", "arrived wrong"),
+    ] {
+        let text = format!("{fault}:device1:step2");
+        let options = [("ALEXNET_MP_FAULT", text.as_str())];
+        let more = [
+            "--set",
+            "train.step_timeout=2",
+            "--batch",
+            "4",
+            "--check-exchange",
+            "1",
+            "--steps",
+            "3",
+        ];
+        let Some(ran) = train_on(folder.path(), &options, &more) else {
+            return;
+        };
+        let message = ran.wrong(5);
+        for word in [word, "step 2", "GPU 1"] {
+            assert!(message.contains(word), "{word}: {message}");
+        }
+    }
+}
+
+/// Two GPUs, one, one named twice; one loader worker or three: the same bits.
+#[test]
+fn neither_the_number_of_gpus_nor_loader_workers_change_a_bit() {
+    let folder = folder();
+    let mut compared = 0;
+    for (gpus, workers) in [("0,1", "1"), ("0", "3"), ("0,0", "2")] {
+        let Some(mut program) = on_virtual_gpus(folder.path()) else {
+            return;
+        };
+        let workers = format!("data.workers={workers}");
+        let mut arguments = vec!["train", "--gpus", gpus, "--out", gpus];
+        arguments.extend(TINY);
+        arguments.extend(["--set", "data.builtin_val=8", "--set", &workers]);
+        arguments.extend(["--batch", "4", "--steps", "2"]);
+        let ran: Ran = program.args(arguments).output().unwrap().into();
+        ran.well();
+        assert_same_checkpoint(folder.path(), "0,1", gpus);
+        compared += 1;
+    }
+    assert_eq!(compared, 3);
 }

@@ -25,11 +25,6 @@ fn start(folder: &Path, out: &str, more: &[&str]) -> Child {
     child
 }
 
-fn signal(child: &Child, signal: i32) {
-    // SAFETY: the process is our own child, not yet waited for.
-    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
-}
-
 #[track_caller]
 fn a_signal_saves(number: i32, code: i32, name: &str) {
     let folder = folder();

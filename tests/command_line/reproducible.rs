@@ -57,25 +57,19 @@ fn at_the_end_of_an_epoch_too() {
 }
 
 #[test]
-fn neither_threads_nor_loader_workers_change_a_bit() {
+fn neither_threads_nor_devices_nor_loader_workers_change_a_bit() {
     let folder = folder();
     train(folder.path(), "plain", &["--steps", "10", "--threads", "2"]);
     for (out, more) in [
-        ("one thread", ["--threads", "1", "--set", "data.workers=1"]),
         (
-            "three threads",
-            ["--threads", "3", "--set", "data.workers=2"],
+            "one thread",
+            &["--threads=1", "--set", "data.workers=1"][..],
         ),
-        (
-            "three workers",
-            ["--threads", "2", "--set", "data.workers=3"],
-        ),
+        ("three threads", &["--threads=3", "--set", "data.workers=2"]),
+        ("one device", &["--threads=2", "--one-device"]),
+        ("three workers", &["--threads=2", "--set", "data.workers=3"]),
     ] {
-        train(
-            folder.path(),
-            out,
-            &[&["--steps", "10"], &more[..]].concat(),
-        );
+        train(folder.path(), out, &[&["--steps", "10"], more].concat());
         assert_same_checkpoint(folder.path(), "plain", out);
     }
 }
@@ -106,4 +100,15 @@ fn a_run_that_is_done_stays_as_it_is() {
     let before = checkpoint(folder.path(), "run");
     resume(folder.path(), "run", &["--steps", "5"]);
     assert_eq!(checkpoint(folder.path(), "run"), before);
+}
+
+#[test]
+fn the_same_command_twice_leaves_the_same_checkpoint_to_the_byte() {
+    let folder = folder();
+    let [a, b] = ["a", "b"].map(|out| {
+        train(folder.path(), out, &["--steps", "9"]);
+        let read = |name: &str| std::fs::read(folder.path().join(out).join(name)).unwrap();
+        (read("checkpoint.safetensors"), read("best.safetensors"))
+    });
+    assert!(a == b);
 }

@@ -110,6 +110,36 @@ fn a_checkpoint_holds_whole_tensors_and_names_no_device() {
     }
 }
 
+/// The weights of the lowest validation error so far, of the first evaluation that had it.
+#[test]
+fn the_best_weights_are_those_of_the_lowest_validation_error() {
+    let folder = folder();
+    let more = [
+        "--steps",
+        "24",
+        "--set",
+        "train.evaluate_every=3",
+        "--set",
+        "train.checkpoint_every=3",
+        "--set",
+        "train.keep=9",
+    ];
+    train(folder.path(), "run", &more);
+    let error = |l: &serde_json::Value| Some((l["val_top1_error"].as_f64()?, l["step"].as_u64()?));
+    let lines = metrics(folder.path(), "run");
+    let lowest = lines.iter().filter_map(error).min_by(|a, b| {
+        let by_error = a.0.total_cmp(&b.0);
+        by_error.then(a.1.cmp(&b.1))
+    });
+    let (_, step) = lowest.unwrap();
+    let run = folder.path().join("run");
+    let best = checkpoint::read(&run.join("best.safetensors")).unwrap();
+    let then = run.join(format!("checkpoint-{step:09}.safetensors"));
+    let mut then = checkpoint::Checkpoint::load(&then).unwrap().parameters;
+    then.0.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(best.tensors == then, "step {step}");
+}
+
 fn checkpoint_config(state: &str) -> Config {
     let state: serde_json::Value = serde_json::from_str(state).unwrap();
     Config::from_toml(state["config"].as_str().unwrap()).unwrap()

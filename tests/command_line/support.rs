@@ -5,7 +5,8 @@ use alexnet_mp::config::Config;
 use alexnet_mp::network::params::{Tensor, Tensors};
 use alexnet_mp::random::{Key, Purpose};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// The program, with a folder of its own to run in.
 pub fn program(folder: &Path) -> Command {
@@ -132,6 +133,25 @@ pub fn metrics(folder: &Path, out: &str) -> Vec<serde_json::Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// Waits until a run has logged so many lines.
+pub fn wait_for_metrics(run: &Path, lines: usize) {
+    let begun = Instant::now();
+    let logged = || std::fs::read_to_string(run.join("metrics.jsonl"));
+    while logged().map_or(0, |text| text.lines().count()) < lines {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "nothing is logged"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends a signal to a child.
+pub fn signal(child: &Child, signal: i32) {
+    // SAFETY: the process is our own child, not yet waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
 }
 
 /// Inputs of `step` in a folder: weights, images, labels, masks.

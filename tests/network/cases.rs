@@ -32,7 +32,7 @@ const SMALL: &[&str] = &[
 ];
 
 /// Smaller still, for the virtual GPU.
-const TINY: &[&str] = &[
+pub const TINY: &[&str] = &[
     "network.width=0.04",
     "network.image=64",
     "network.classes=5",

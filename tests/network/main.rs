@@ -13,6 +13,7 @@ mod golden_plans;
 mod graphs;
 mod initial_loss;
 mod layers;
+mod memory;
 mod overfitting;
 #[cfg(feature = "cuda")]
 mod precision;

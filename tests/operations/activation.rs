@@ -7,11 +7,12 @@ use alexnet_mp::network::op::Activation;
 for_each_device!(
     forward_agrees_with_float64,
     gradients_are_the_slopes_of_the_output,
+    gradients_at_the_layers_sizes_agree_with_float64,
     scaling_and_adding_touch_only_the_elements_asked_for,
 );
 
-/// One element, and a number that no vector length divides.
-const ELEMENTS: [usize; 2] = [1, 100_003];
+/// One element, a number that no vector length divides, and conv1's maps of two images.
+const ELEMENTS: [usize; 3] = [1, 100_003, 2 * 48 * 55 * 55];
 
 fn reference(activation: Activation, x: &[f64]) -> Vec<f64> {
     let f = |x: &f64| match activation {
@@ -45,6 +46,26 @@ fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
         d.activation_backward(activation, n, &y, &mut dx).unwrap();
         let slopes = differences(|x| reference(activation, x), &wide(&x), &wide(&dy));
         assert_close(activation, &read(&mut d, &dx, n), &slopes, GRADIENT);
+    }
+}
+
+fn gradients_at_the_layers_sizes_agree_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for activation in [Activation::Relu, Activation::Tanh] {
+        for n in ELEMENTS {
+            let (x, dy) = (random(0, n), random(1, n));
+            let mut y = filled(&mut d, &x);
+            d.activation_forward(activation, n, &mut y).unwrap();
+            let mut dx = filled(&mut d, &dy);
+            d.activation_backward(activation, n, &y, &mut dx).unwrap();
+            let slope = |x: f64| match activation {
+                Activation::Relu => f64::from(u8::from(x > 0.0)),
+                Activation::Tanh => 1.0 - x.tanh().powi(2),
+            };
+            let pairs = wide(&x).into_iter().zip(wide(&dy));
+            let expected: Vec<f64> = pairs.map(|(x, dy)| slope(x) * dy).collect();
+            assert_close((activation, n), &read(&mut d, &dx, n), &expected, GRADIENT);
+        }
     }
 }
 

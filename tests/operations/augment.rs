@@ -12,12 +12,11 @@ for_each_device!(
     every_device_gives_the_same_bits,
 );
 
-const SIDE: usize = 24;
-/// Lines of two whole groups of a SIMD path, and a rest.
-const CROP: usize = 19;
+/// Sides of images and of their crops: the paper's; lines of two whole groups of a SIMD path, and a rest; one pixel.
+const SIZES: [(usize, usize); 3] = [(256, 224), (24, 19), (6, 1)];
 
-fn batch(draws: &[Draw]) -> Batch {
-    let mut batch = Batch::with_capacity(draws.len() + 1, CROP, &pageable());
+fn batch(crop: usize, draws: &[Draw]) -> Batch {
+    let mut batch = Batch::with_capacity(draws.len() + 1, crop, &pageable());
     for (i, byte) in batch.pixels.bytes_mut().iter_mut().enumerate() {
         *byte = (i * 37 % 256) as u8;
     }
@@ -26,13 +25,18 @@ fn batch(draws: &[Draw]) -> Batch {
     batch
 }
 
-fn augmented<D: Device>(d: &mut D, batch: &Batch, mean: &[f32]) -> Vec<f32> {
+fn augmented<D: Device>(
+    d: &mut D,
+    (side, crop): (usize, usize),
+    batch: &Batch,
+    mean: &[f32],
+) -> Vec<f32> {
     let elements = batch.len() * batch.crop_bytes();
-    let mut input = d.allocate_input(batch.len() + 1, CROP).unwrap();
+    let mut input = d.allocate_input(batch.len() + 1, crop).unwrap();
     let (mean, mut x) = (filled(d, mean), d.allocate(elements).unwrap());
     d.upload_input(batch, &mut input).unwrap();
     d.input_arrived(&input).unwrap();
-    d.augment(batch.len(), &input, SIDE, &mean, &mut x).unwrap();
+    d.augment(batch.len(), &input, side, &mean, &mut x).unwrap();
     read(d, &x, elements)
 }
 
@@ -45,42 +49,38 @@ fn pixels_are_shifted_mirrored_and_scaled_as_drawn<D: Device>(open: Open<D>) {
         shift: [1.5, -20.0, 0.25],
         gain: 1.0 / 1.1,
     };
-    let batch = batch(&[
-        Draw {
-            mirror: true,
-            ..draw
-        },
-        draw,
-        Draw::plain(0, 2),
-    ]);
-    let mean: Vec<f32> = random(0, SIDE * SIDE * 3)
-        .iter()
-        .map(|x| 128.0 * x)
-        .collect();
-    let mut expected = vec![0.0; batch.len() * batch.crop_bytes()];
-    for (i, draw) in batch.draws.iter().enumerate() {
-        for (y, x, c) in (0..CROP * CROP * 3).map(|p| (p / 3 / CROP, p / 3 % CROP, p % 3)) {
-            let pixel = batch.pixels.bytes()[((i * CROP + y) * CROP + x) * 3 + c];
-            let at = ((usize::from(draw.top) + y) * SIDE + usize::from(draw.left) + x) * 3 + c;
-            let sum = f64::from(pixel) - f64::from(mean[at]) + f64::from(draw.shift[c]);
-            let to = if draw.mirror { CROP - 1 - x } else { x };
-            expected[((i * CROP + y) * CROP + to) * 3 + c] = sum * f64::from(draw.gain);
+    let mirrored = Draw {
+        mirror: true,
+        ..draw
+    };
+    for (side, crop) in SIZES {
+        let batch = batch(crop, &[mirrored, draw, Draw::plain(0, 2)]);
+        let mean: Vec<f32> = random(0, side * side * 3)
+            .iter()
+            .map(|x| 128.0 * x)
+            .collect();
+        let mut expected = vec![0.0; batch.len() * batch.crop_bytes()];
+        for (i, draw) in batch.draws.iter().enumerate() {
+            for (y, x, c) in (0..crop * crop * 3).map(|p| (p / 3 / crop, p / 3 % crop, p % 3)) {
+                let pixel = batch.pixels.bytes()[((i * crop + y) * crop + x) * 3 + c];
+                let at = ((usize::from(draw.top) + y) * side + usize::from(draw.left) + x) * 3 + c;
+                let sum = f64::from(pixel) - f64::from(mean[at]) + f64::from(draw.shift[c]);
+                let to = if draw.mirror { crop - 1 - x } else { x };
+                expected[((i * crop + y) * crop + to) * 3 + c] = sum * f64::from(draw.gain);
+            }
         }
+        let found = augmented(&mut d, (side, crop), &batch, &mean);
+        assert_close((side, crop), &found, &expected, 1e-6);
     }
-    assert_close(
-        "augmented",
-        &augmented(&mut d, &batch, &mean),
-        &expected,
-        1e-6,
-    );
 }
 
 fn a_plain_draw_subtracts_the_mean_of_its_own_place<D: Device>(open: Open<D>) {
     let mut d = open();
-    let batch = batch(&[Draw::plain(5, 5)]);
-    let mean: Vec<f32> = (0..SIDE * SIDE * 3).map(|i| i as f32).collect();
-    let x = augmented(&mut d, &batch, &mean);
-    assert_eq!(x[0], 0.0 - ((5 * SIDE + 5) * 3) as f32);
+    let (side, crop) = SIZES[1];
+    let batch = batch(crop, &[Draw::plain(5, 5)]);
+    let mean: Vec<f32> = (0..side * side * 3).map(|i| i as f32).collect();
+    let x = augmented(&mut d, (side, crop), &batch, &mean);
+    assert_eq!(x[0], 0.0 - ((5 * side + 5) * 3) as f32);
 }
 
 /// As stated in the definition: pixel − mean, + shift, · gain, each rounded to f32 in this order;

@@ -65,6 +65,9 @@ pub fn odd_shapes() -> Vec<Conv> {
 }
 
 fn shapes() -> Vec<Conv> {
+    if watched_for_races() {
+        return odd_shapes();
+    }
     [the_five_layers(), odd_shapes()].concat()
 }
 

@@ -68,18 +68,21 @@ fn a_given_mask_decides_which_units_pass<D: Device>(open: Open<D>) {
 
 fn drawn_masks_are_the_words_of_the_generator<D: Device>(open: Open<D>) {
     let mut d = open();
-    let op = Dropout {
-        units: 13,
-        first_unit: 13,
-        all_units: 26,
-        rate: 0.3,
-        rescale: false,
-    };
     let key = Key::new(5, Purpose::Dropout);
-    let kept = drawn(&mut d, &op, 4, 9, 7);
-    for (i, kept) in kept.iter().enumerate() {
-        let element = (7 + i / 13) * 26 + 13 + i % 13;
-        assert_eq!(*kept, key.word(element as u32, 6, 9) >= op.threshold());
+    // The second column of fc6, an odd one, and one unit.
+    for (units, images, rate) in [(2048, 2, 0.5), (13, 4, 0.3), (1, 1, 0.5)] {
+        let op = Dropout {
+            units,
+            first_unit: units,
+            all_units: 2 * units,
+            rate,
+            rescale: false,
+        };
+        let kept = drawn(&mut d, &op, images, 9, 7);
+        for (i, kept) in kept.iter().enumerate() {
+            let element = (7 + i / units) * 2 * units + units + i % units;
+            assert_eq!(*kept, key.word(element as u32, 6, 9) >= op.threshold());
+        }
     }
 }
 
@@ -102,16 +105,16 @@ fn the_rate_of_dropped_units_is_as_asked<D: Device>(open: Open<D>) {
 
 fn backward_scales_the_gradient_and_restores_the_output<D: Device>(open: Open<D>) {
     let mut d = open();
-    for (rescale, factor) in [(false, 1.0), (true, 2.0)] {
-        let op = op(50, rescale);
-        let (x, gradient) = (random(0, 100), random(1, 100));
+    for (units, rescale, factor) in [(50, false, 1.0), (50, true, 2.0), (2048, true, 2.0)] {
+        let (op, n) = (op(units, rescale), 2 * units);
+        let (x, gradient) = (random(0, n), random(1, n));
         let (mut y, mut dy) = (filled(&mut d, &x), filled(&mut d, &gradient));
         let kept = drawn(&mut d, &op, 2, 1, 0);
         d.dropout_forward(&op, 2, &counter(1, 0), &mut y).unwrap();
         d.dropout_backward(&op, 2, &counter(1, 0), &mut y, &mut dy)
             .unwrap();
-        let (y, dy) = (read(&mut d, &y, 100), read(&mut d, &dy, 100));
-        for i in 0..100 {
+        let (y, dy) = (read(&mut d, &y, n), read(&mut d, &dy, n));
+        for i in 0..n {
             assert_eq!(dy[i], if kept[i] { gradient[i] * factor } else { 0.0 });
             assert_eq!(y[i], if kept[i] { x[i] } else { 0.0 });
         }

@@ -24,10 +24,11 @@ fn op(input: Shape, parts: usize, outputs: usize) -> Linear {
     }
 }
 
-/// The layers of one column (fc7 stands for fc8's depth too), and shapes nothing divides.
+/// fc6, fc7 and fc8 of one column, and shapes nothing divides.
 fn shapes() -> Vec<(Linear, usize)> {
     vec![
         (op(Shape::new(128, 6, 6), 2, 2048), 2),
+        (op(Shape::flat(2048), 2, 2048), 1),
         (op(Shape::flat(2048), 2, 1000), 5),
         (op(Shape::flat(1), 1, 1), 1),
         (op(Shape::flat(5), 2, 10), 3),

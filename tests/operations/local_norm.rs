@@ -7,7 +7,8 @@ use alexnet_mp::network::op::{LocalNorm, Shape};
 
 for_each_device!(
     forward_agrees_with_float64,
-    gradients_are_the_slopes_of_the_output
+    gradients_are_the_slopes_of_the_output,
+    gradients_at_the_layers_sizes_agree_with_float64,
 );
 
 fn op(shape: Shape, size: usize) -> LocalNorm {
@@ -66,5 +67,18 @@ fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
         });
         let slopes: Vec<f64> = slopes.collect();
         assert_close(op, &read(&mut d, &dx, x.len()), &slopes, GRADIENT);
+    }
+}
+
+fn gradients_at_the_layers_sizes_agree_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for op in cases() {
+        let (x, dy) = (random(0, op.shape.len()), random(1, op.shape.len()));
+        let buffers = (filled(&mut d, &x), filled(&mut d, &dy));
+        let mut dx = d.allocate(x.len()).unwrap();
+        d.local_norm_backward(&op, 1, &buffers.0, &buffers.1, &mut dx)
+            .unwrap();
+        let expected = reference::local_norm_backward(&op, &wide(&x), &wide(&dy));
+        assert_close(op, &read(&mut d, &dx, x.len()), &expected, GRADIENT);
     }
 }

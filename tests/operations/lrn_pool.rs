@@ -9,6 +9,7 @@ for_each_device!(
     forward_agrees_with_float64,
     the_gradient_is_that_of_the_two_operations,
     gradients_are_the_slopes_of_the_output,
+    gradients_at_the_layers_sizes_agree_with_float64,
 );
 
 fn cases() -> Vec<(Lrn, Pool)> {
@@ -113,5 +114,34 @@ fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
         let slopes = images.flat_map(|(x, dy)| differences(value, &wide(x), &wide(dy)));
         let slopes: Vec<f64> = slopes.collect();
         assert_close((lrn, pool), &read(&mut d, &dx, x.len()), &slopes, GRADIENT);
+    }
+}
+
+fn gradients_at_the_layers_sizes_agree_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for (lrn, pool) in cases() {
+        // So weak that the normalised value still rises with the value: where it turns, at v² = 2k/alpha of a lone map,
+        // float64 and f32 see different maxima.
+        let alpha = lrn.alpha.min(0.05);
+        let lrn = Lrn { alpha, ..lrn };
+        let (x, dy) = (input(2, &pool), random(1, 2 * pool.output.len()));
+        let buffers = (filled(&mut d, &x), filled(&mut d, &dy));
+        let y = forward(&mut d, &lrn, &pool, &buffers.0);
+        let mut dx = d.allocate(x.len()).unwrap();
+        d.lrn_pool_backward(&lrn, &pool, 2, &buffers.0, &y, &buffers.1, &mut dx)
+            .unwrap();
+        let image = |(x, dy): (&[f32], &[f32])| {
+            let x = wide(x);
+            let between = reference::pool_backward(&pool, &reference::lrn(&lrn, &x), &wide(dy));
+            reference::lrn_backward(&lrn, &x, &between)
+        };
+        let images = x.chunks(pool.input.len()).zip(dy.chunks(pool.output.len()));
+        let expected: Vec<f64> = images.flat_map(image).collect();
+        assert_close(
+            (lrn, pool),
+            &read(&mut d, &dx, x.len()),
+            &expected,
+            GRADIENT,
+        );
     }
 }

@@ -110,6 +110,31 @@ pub fn lrn(op: &Lrn, x: &[f64]) -> Vec<f64> {
     y
 }
 
+/// Gradient of `lrn`, by the parts of its input: from `y = v·s^−β`, `s = k + α Σ v²` over the window,
+/// `dv_j = dy_j s_j^−β − 2αβ v_j Σ dy_i v_i s_i^(−β−1)` over the own maps i whose windows hold j.
+pub fn lrn_backward(op: &Lrn, x: &[f64], dy: &[f64]) -> Vec<f64> {
+    let (shape, maps) = (op.shape, op.shape.maps);
+    let own = if op.parts == 1 { 0 } else { op.column };
+    let (k, alpha, beta) = (f64::from(op.k), f64::from(op.alpha), f64::from(op.beta));
+    let mut dx = vec![0.0; x.len()];
+    for pixel in 0..shape.pixels() {
+        // The element of map m of all, column 0's first; the own column's part comes first.
+        let element =
+            |m: usize| usize::from(m / maps != own) * shape.len() + pixel * maps + m % maps;
+        for map in 0..maps {
+            let place = own * maps + map;
+            let window = place.saturating_sub(op.size / 2)
+                ..(place + (op.size - 1) / 2 + 1).min(op.parts * maps);
+            let sum: f64 = window.clone().map(|m| x[element(m)].powi(2)).sum();
+            let (scale, d) = (k + alpha * sum, dy[pixel * maps + map]);
+            dx[element(place)] += d * scale.powf(-beta);
+            let share = 2.0 * alpha * beta * d * x[element(place)] * scale.powf(-beta - 1.0);
+            window.for_each(|m| dx[element(m)] -= share * x[element(m)]);
+        }
+    }
+    dx
+}
+
 /// Response normalisation over squares of pixels.
 pub fn local_norm(op: &LocalNorm, x: &[f64]) -> Vec<f64> {
     let s = op.shape;
@@ -127,6 +152,27 @@ pub fn local_norm(op: &LocalNorm, x: &[f64]) -> Vec<f64> {
         y[at(s, row, column, map)] = x[at(s, row, column, map)] * scale.powf(-f64::from(op.beta));
     }
     y
+}
+
+/// Gradient of `local_norm`, as that of `lrn`.
+pub fn local_norm_backward(op: &LocalNorm, x: &[f64], dy: &[f64]) -> Vec<f64> {
+    let s = op.shape;
+    let (k, alpha, beta) = (f64::from(op.k), f64::from(op.alpha), f64::from(op.beta));
+    let around =
+        |i: usize, end: usize| i.saturating_sub(op.size / 2)..(i + (op.size - 1) / 2 + 1).min(end);
+    let mut dx = vec![0.0; s.len()];
+    for (row, column, map) in places(s) {
+        let window = || {
+            around(row, s.height)
+                .flat_map(|r| around(column, s.width).map(move |c| at(s, r, c, map)))
+        };
+        let sum: f64 = window().map(|i| x[i].powi(2)).sum();
+        let (scale, here) = (k + alpha * sum, at(s, row, column, map));
+        dx[here] += dy[here] * scale.powf(-beta);
+        let share = 2.0 * alpha * beta * dy[here] * x[here] * scale.powf(-beta - 1.0);
+        window().for_each(|i| dx[i] -= share * x[i]);
+    }
+    dx
 }
 
 fn places(s: Shape) -> impl Iterator<Item = (usize, usize, usize)> {

@@ -14,7 +14,8 @@ const SGD: Sgd = Sgd {
 
 fn the_update_is_the_papers<D: Device>(open: Open<D>) {
     let mut d = open();
-    for n in [1, 17, 200_001] {
+    // fc7's matrix is the largest but fc6's; the others are odd.
+    for n in [1, 17, 200_001, 2048 * 2048] {
         let (w, v, g) = (random(0, n), random(1, n), random(2, n));
         let (mut weights, mut momentum) = (filled(&mut d, &w), filled(&mut d, &v));
         let gradient = filled(&mut d, &g);

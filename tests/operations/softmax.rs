@@ -10,6 +10,7 @@ for_each_device!(
     errors_are_counted_by_rank_and_ties_go_to_the_lower_class,
     a_tally_adds_up_until_it_is_taken,
     the_gradient_is_the_slope_of_the_loss,
+    the_gradient_over_many_classes_agrees_with_float64,
     a_nan_is_never_a_right_answer,
 );
 
@@ -143,6 +144,41 @@ fn the_gradient_is_the_slope_of_the_loss<D: Device>(open: Open<D>) {
         } else {
             assert_close(classes, &gradient, &slopes, GRADIENT);
         }
+    }
+}
+
+fn the_gradient_over_many_classes_agrees_with_float64<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for (classes, images) in [(1000, 2), (1000, 1), (257, 3), (2, 1)] {
+        let logits: Vec<f32> = random(0, classes * images)
+            .iter()
+            .map(|x| 8.0 * x)
+            .collect();
+        let label: Vec<u32> = (0..images as u32)
+            .map(|i| i * 501 % classes as u32)
+            .collect();
+        let (buffer, input) = (filled(&mut d, &logits), labels(&mut d, &label));
+        let mut p = d.allocate(logits.len()).unwrap();
+        d.softmax_forward(classes, images, &buffer, &mut p).unwrap();
+        let mut dlogits = filled(&mut d, &vec![7.0; logits.len()]);
+        d.softmax_backward(classes, images, &p, &input, 0.25, &mut dlogits)
+            .unwrap();
+        let of_image = |(x, &label): (&[f32], &u32)| {
+            let mut gradient = probabilities(&wide(x));
+            gradient[label as usize] -= 1.0;
+            gradient.into_iter().map(|g| 0.25 * g)
+        };
+        let expected: Vec<f64> = logits
+            .chunks(classes)
+            .zip(&label)
+            .flat_map(of_image)
+            .collect();
+        assert_close(
+            classes,
+            &read(&mut d, &dlogits, logits.len()),
+            &expected,
+            GRADIENT,
+        );
     }
 }
 

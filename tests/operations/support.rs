@@ -40,7 +40,8 @@ macro_rules! for_each_device {
 }
 pub(crate) use for_each_device;
 
-/// Runs a test on GPU 0: a real one, or a virtual one in each order its threads may take.
+/// Runs a test on GPU 0: a real one, or a virtual one in each order its threads may take. A
+/// sanitizer (`tests/vcuda/sanitize.sh`) needs no more than one order to see a race.
 #[cfg(feature = "cuda")]
 pub fn on_gpus(test: impl Fn(Open<alexnet_mp::device::cuda::CudaDevice>)) {
     use vcuda::{Driver, Fibres, Options, Streams};
@@ -61,10 +62,22 @@ pub fn on_gpus(test: impl Fn(Open<alexnet_mp::device::cuda::CudaDevice>)) {
         }
         test(&|| alexnet_mp::device::cuda::CudaDevice::open(0).unwrap());
         assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
-        if session.driver() == Driver::Real {
+        if session.driver() == Driver::Real || sanitized() {
             return;
         }
     }
+}
+
+/// Whether the virtual driver is one that a sanitizer watches.
+#[cfg(feature = "cuda")]
+fn sanitized() -> bool {
+    std::env::var_os("VCUDA_SANITIZED").is_some()
+}
+
+/// Whether it is ThreadSanitizer, under which every access to memory takes tens of times as long:
+/// the same code of a kernel is then run at small shapes only.
+pub fn watched_for_races() -> bool {
+    std::env::var("VCUDA_SANITIZED").as_deref() == Ok("thread")
 }
 
 /// Runs a test on GPU 0: a real one, or a virtual one in one order.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 fn main() {
     println!("cargo:rerun-if-env-changed=VCUDA_SANITIZE");
     println!("cargo:rerun-if-env-changed=CXX");
+    println!("cargo:rerun-if-env-changed=VCUDA_ABSENT");
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap());
     let root = here.join("../..").canonicalize().unwrap();
     for watched in [
@@ -25,7 +26,8 @@ fn main() {
         }
     }
     let supported = env::var("CARGO_CFG_TARGET_OS").unwrap() == "linux"
-        && env::var("CARGO_CFG_TARGET_ARCH").unwrap() == "x86_64";
+        && env::var("CARGO_CFG_TARGET_ARCH").unwrap() == "x86_64"
+        && env::var_os("VCUDA_ABSENT").is_none();
     let libraries = if supported {
         build(&here, &root)
     } else {
