@@ -66,6 +66,26 @@ fn lrn(x: &Maps, groups: usize, n: usize, (k, alpha, beta): (f64, f64, f64)) -> 
     }
 }
 
+/// Normalisation within each map, over a square of pixels around each.
+fn local_norm(x: &Maps, size: usize, (k, alpha, beta): (f64, f64, f64)) -> Maps {
+    let (plane, around) = (x.side * x.side, (size / 2) as isize);
+    let values = (0..x.values.len()).map(|i| {
+        let (map, row, column) = (i / plane, i % plane / x.side, i % x.side);
+        let mut sum = 0.0;
+        for dy in -around..=around {
+            for dx in -around..=around {
+                sum += x.at(map, row as isize + dy, column as isize + dx).powi(2);
+            }
+        }
+        x.values[i] / (k + alpha * sum).powf(beta)
+    });
+    Maps {
+        maps: x.maps,
+        side: x.side,
+        values: values.collect(),
+    }
+}
+
 fn pool(x: &Maps, size: usize, stride: usize) -> Maps {
     let side = 1 + x.side.saturating_sub(size).div_ceil(stride);
     let mut values = Vec::new();
@@ -135,7 +155,11 @@ fn probabilities(case: &Case, crop: Maps) -> Vec<f64> {
                     let keep = 1.0 - f64::from(network.dropout.rate);
                     x.values.iter_mut().for_each(|v| *v *= keep);
                 }
-                Then::LocalNorm => unimplemented!("not in these presets"),
+                Then::LocalNorm => {
+                    let rule = &network.local_norm;
+                    let constants = [rule.k, rule.alpha, rule.beta].map(f64::from);
+                    x = local_norm(&x, rule.size, constants.into());
+                }
             }
         }
     }
@@ -161,8 +185,12 @@ fn ten_views(case: &Case, stored: &[u8], mean: &[f32]) -> Vec<f64> {
             let values = (0..3 * crop * crop).map(|i| {
                 let (colour, y, x) = (i / crop / crop, i / crop % crop, i % crop);
                 let x = if mirror { crop - 1 - x } else { x };
-                let at = ((top + y) * side + left + x) * 3 + colour;
-                f64::from(stored[at]) - f64::from(mean[at])
+                let at = |top: usize, left: usize| ((top + y) * side + left + x) * 3 + colour;
+                let of_mean = match case.config.augmentation().centre_mean {
+                    true => at(room / 2, room / 2),
+                    false => at(top, left),
+                };
+                f64::from(stored[at(top, left)]) - f64::from(mean[of_mean])
             });
             let maps = Maps {
                 maps: 3,
@@ -244,6 +272,12 @@ fn ten_view_probabilities_equal_a_plain_implementations() {
 #[test]
 fn so_they_do_with_caffes_conventions_and_views_beyond_the_batch() {
     check_ten_views("caffe", &["train.batch=3"]);
+}
+
+/// Two normalisations, ReLU after pooling, the mean's centre for every view.
+#[test]
+fn so_they_do_with_the_2012_sources_layers() {
+    check_ten_views("source-145", &[]);
 }
 
 #[test]

@@ -88,7 +88,13 @@ fn a_plain_draw_subtracts_the_mean_of_its_own_place<D: Device>(open: Open<D>) {
 /// under every rule of the colour noise.
 fn every_device_gives_the_same_bits<D: Device>(open: Open<D>) {
     let mut d = open();
-    let mean: Vec<f32> = random(1, SIDE * SIDE * 3)
+    SIZES
+        .iter()
+        .for_each(|&sizes| gives_the_bits_of_the_definition(&mut d, sizes));
+}
+
+fn gives_the_bits_of_the_definition<D: Device>(d: &mut D, (side, crop): (usize, usize)) {
+    let mean: Vec<f32> = random(1, side * side * 3)
         .iter()
         .map(|x| 120.0 + 50.0 * x)
         .collect();
@@ -96,12 +102,12 @@ fn every_device_gives_the_same_bits<D: Device>(open: Open<D>) {
         mean: mean.clone(),
         eigenvalues: [3000.0, 300.0, 70.0],
         eigenvectors: [[0.6, 0.8, 0.0], [-0.8, 0.6, 0.0], [0.0, 0.0, 1.0]],
-        ..Statistics::zero(SIDE)
+        ..Statistics::zero(side)
     };
     let mut draws = Vec::new();
     for colour_rule in [ColourRule::Paper, ColourRule::Source, ColourRule::Literal] {
         let options = AugmentOptions {
-            crop: CROP,
+            crop,
             colour_rule,
             ..AugmentOptions::default()
         };
@@ -109,15 +115,15 @@ fn every_device_gives_the_same_bits<D: Device>(open: Open<D>) {
         draws.extend((0..6).map(|position| augmenter.draw(0, position).draw));
     }
     assert!(draws.iter().any(|d| d.mirror) && draws.iter().any(|d| !d.mirror));
-    let batch = batch(&draws);
-    let found = augmented(&mut d, &batch, &mean);
+    let batch = batch(crop, &draws);
+    let found = augmented(d, (side, crop), &batch, &mean);
     for (i, draw) in draws.iter().enumerate() {
-        for (y, x, c) in (0..CROP * CROP * 3).map(|p| (p / 3 / CROP, p / 3 % CROP, p % 3)) {
-            let pixel = batch.pixels.bytes()[((i * CROP + y) * CROP + x) * 3 + c];
-            let at = ((usize::from(draw.top) + y) * SIDE + usize::from(draw.left) + x) * 3 + c;
+        for (y, x, c) in (0..crop * crop * 3).map(|p| (p / 3 / crop, p / 3 % crop, p % 3)) {
+            let pixel = batch.pixels.bytes()[((i * crop + y) * crop + x) * 3 + c];
+            let at = ((usize::from(draw.top) + y) * side + usize::from(draw.left) + x) * 3 + c;
             let expected = (f32::from(pixel) - mean[at] + draw.shift[c]) * draw.gain;
-            let to = if draw.mirror { CROP - 1 - x } else { x };
-            let found = found[((i * CROP + y) * CROP + to) * 3 + c];
+            let to = if draw.mirror { crop - 1 - x } else { x };
+            let found = found[((i * crop + y) * crop + to) * 3 + c];
             assert_eq!(
                 found.to_bits(),
                 expected.to_bits(),

@@ -1,4 +1,5 @@
-//! Batches depend on the seed and the step alone: not on workers, nor on where a run started.
+//! Batches depend on the seed and the step alone: not on workers, nor on where a run started; and
+//! what happens where images, workers or the disk fail.
 
 use alexnet_mp::batch::{Draw, pageable};
 use alexnet_mp::config::Config;
