@@ -148,7 +148,7 @@ impl Step {
             .unwrap();
         gpu.score(CLASSES, IMAGES, &logits, &input, &mut tally)
             .unwrap();
-        gpu.softmax_backward(CLASSES, IMAGES, &p, &input, 0.2, &mut logits)
+        gpu.softmax_backward(CLASSES, IMAGES, &p, &input, (0.2, None), &mut logits)
             .unwrap();
         let sink = alexnet_mp::device::Sink::Gradient {
             into: &mut g2,
@@ -175,7 +175,8 @@ impl Step {
             momentum: 0.9,
             decay: 5e-4,
         };
-        gpu.sgd(&sgd, self.conv.depth() * 36, &mut w1, &mut v, &g1)
+        let rule = alexnet_mp::device::Rule::Now(&sgd);
+        gpu.update(&rule, self.conv.depth() * 36, &mut w1, &mut v, &g1, None)
             .unwrap();
         issued();
 

@@ -473,40 +473,17 @@ pub trait Device: Send + Sized {
         input: &Self::Input,
         tally: &mut Self::Tally,
     ) -> Result<()>;
-    /// `dlogits = (probabilities − one-hot(label)) · scale`.
+    /// `dlogits = (probabilities − one-hot(label)) · scale`; `scale` is a factor, and a [`loss_scale`] state whose
+    /// scale multiplies it.
     fn softmax_backward(
         &mut self,
         classes: usize,
         images: usize,
         probabilities: &Self::Buffer,
         input: &Self::Input,
-        scale: f32,
+        scale: (f32, Option<&Self::Buffer>),
         dlogits: &mut Self::Buffer,
     ) -> Result<()>;
-    /// As [`softmax_backward`](Device::softmax_backward), also multiplied by the scale in a
-    /// [`loss_scale`] state.
-    #[allow(clippy::too_many_arguments)] // as softmax_backward, and the state
-    fn softmax_backward_scaled(
-        &mut self,
-        classes: usize,
-        images: usize,
-        probabilities: &Self::Buffer,
-        input: &Self::Input,
-        scale: f32,
-        loss_scale: &Self::Buffer,
-        dlogits: &mut Self::Buffer,
-    ) -> Result<()> {
-        let _ = (
-            classes,
-            images,
-            probabilities,
-            input,
-            scale,
-            loss_scale,
-            dlogits,
-        );
-        Err(unscaled(self))
-    }
     fn allocate_tally(&mut self) -> Result<Self::Tally>;
     /// The sums so far, where they can be read without waiting for anything.
     fn peek_tally(&self, tally: &Self::Tally) -> Option<Score> {
@@ -518,18 +495,8 @@ pub trait Device: Send + Sized {
 
     // Update.
 
-    /// See [`Sgd`]; `gradient` is ∂L/∂w.
-    fn sgd(
-        &mut self,
-        op: &Sgd,
-        elements: usize,
-        weights: &mut Self::Buffer,
-        momentum: &mut Self::Buffer,
-        gradient: &Self::Buffer,
-    ) -> Result<()>;
-
-    /// As [`sgd`](Device::sgd), with the constants of `rule`, and a gradient that is scaled as the
-    /// [`loss_scale`] state says; nothing changes where that says overflow.
+    /// See [`Sgd`]; `gradient` is ∂L/∂w, scaled as the [`loss_scale`] state says; nothing changes where that says
+    /// overflow.
     fn update(
         &mut self,
         rule: &Rule<'_, Self::Buffer>,
@@ -538,12 +505,7 @@ pub trait Device: Send + Sized {
         momentum: &mut Self::Buffer,
         gradient: &Self::Buffer,
         loss_scale: Option<&Self::Buffer>,
-    ) -> Result<()> {
-        match (rule, loss_scale) {
-            (Rule::Now(op), None) => self.sgd(op, elements, weights, momentum, gradient),
-            _ => Err(unscaled(self)),
-        }
-    }
+    ) -> Result<()>;
     /// Notes in the state whether a gradient is not finite.
     fn loss_scale_check(
         &mut self,
@@ -625,7 +587,7 @@ pub trait Device: Send + Sized {
 }
 
 /// The error of a device that scales no loss and reads no constants from its memory.
-fn unscaled<D: Device>(d: &D) -> Error {
+pub(crate) fn unscaled<D: Device>(d: &D) -> Error {
     device(format!("{}: knows no loss scale", d.name()))
 }
 

@@ -206,20 +206,18 @@ impl<D: Device> Rank<D> {
         let target = column.gradients[plan.slots[plan.logits].gradient]
             .as_mut()
             .expect("not in use");
-        let (scale, input) = (1.0 / whole_batch as f32, &self.inputs[self.current]);
-        let (device, classes) = (&mut self.device, plan.classes);
-        match &self.scaling {
-            None => device.softmax_backward(classes, images, probabilities, input, scale, target),
-            Some(Scaling { state, .. }) => device.softmax_backward_scaled(
-                classes,
-                images,
-                probabilities,
-                input,
-                scale,
-                state,
-                target,
-            ),
-        }
+        let scale = (
+            1.0 / whole_batch as f32,
+            self.scaling.as_ref().map(|scaling| &scaling.state),
+        );
+        self.device.softmax_backward(
+            plan.classes,
+            images,
+            probabilities,
+            &self.inputs[self.current],
+            scale,
+            target,
+        )
     }
 
     pub(super) fn take_score(&mut self) -> Result<Score> {

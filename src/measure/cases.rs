@@ -123,7 +123,7 @@ impl Case {
             Kind::SoftmaxForward(_) => "softmax_forward",
             Kind::Score(_) => "score",
             Kind::SoftmaxBackward(_) => "softmax_backward",
-            Kind::Sgd(_) => "sgd",
+            Kind::Sgd(_) => "update",
             Kind::Augment { .. } => "augment",
             Kind::Matrix { .. } => "upload_matrix, download_matrix",
         }

@@ -4,7 +4,7 @@ use super::cases::{Case, Kind};
 use super::median;
 use super::operands::{Fill, Store, numbers};
 use crate::batch::{Batch, Draw};
-use crate::device::{Device, Mask, Sink};
+use crate::device::{Device, Mask, Rule, Sink};
 use crate::error::Result;
 use crate::network::op::Sgd;
 use crate::precision::Precision;
@@ -144,7 +144,8 @@ impl<'a, D: Device> Trial<'a, D> {
             Kind::SoftmaxBackward(classes) => {
                 let input = self.input.as_ref().expect("prepared");
                 let dlogits = &mut self.writes[0];
-                device.softmax_backward(*classes, n, reads[0], input, 1.0 / n as f32, dlogits)
+                let scale = (1.0 / n as f32, None);
+                device.softmax_backward(*classes, n, reads[0], input, scale, dlogits)
             }
             Kind::Augment { side, .. } => {
                 let input = self.input.as_ref().expect("prepared");
@@ -350,7 +351,10 @@ fn run_elements<D: Device>(
         Kind::Copy(len) => device.copy(n * len, reads[0], first),
         Kind::Add(len) => device.add(n * len, reads[0], first),
         Kind::SoftmaxForward(classes) => device.softmax_forward(classes, n, reads[0], first),
-        Kind::Sgd(len) => device.sgd(&SGD, len, first, &mut rest[0], reads[0]),
+        Kind::Sgd(len) => {
+            let rule = Rule::Now(&SGD);
+            device.update(&rule, len, first, &mut rest[0], reads[0], None)
+        }
         _ => unreachable!("run elsewhere"),
     }
 }

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::device::cpu::CpuDevice;
 use crate::engine::{Dropping, Engine, StepContext};
 use crate::error::{Result, device as device_error};
-use crate::network::params::Tensors;
+use crate::network::params::{Tensor, Tensors};
 use crate::optimizer::{Plateau, rates};
 use crate::precision::Precision;
 use crate::random::{Key, Purpose};
@@ -137,33 +137,41 @@ fn compare<D: Device, R: Device>(
         detail: Some(format!("against {against}")),
         ..Check::default()
     };
+    // A tensor that starts at zero holds nothing but updates: it is as near as they are.
+    let starts = Tensors::initial(&own.plan()?.params, own.train.seed).0;
+    let of_parameter = |start: &Tensor| match start.values.iter().all(|&v| v == 0.0) {
+        true => tolerances.gradients,
+        false => tolerances.parameters,
+    };
+    let of_gradients = vec![tolerances.gradients; starts.len()];
+    let of_parameters: Vec<f64> = starts.iter().map(of_parameter).collect();
     recorder.add(logits(
         check("logits"),
         &found,
         &expected,
         tolerances.logits,
     ));
-    for (name, found, expected, tolerance) in [
+    for (name, found, expected, allowed) in [
         (
             "gradients",
             &found.gradients,
             &expected.gradients,
-            tolerances.gradients,
+            &of_gradients,
         ),
         (
             "momentum after 3 updates",
             &found.momentum,
             &expected.momentum,
-            tolerances.gradients,
+            &of_gradients,
         ),
         (
             "parameters after 3 updates",
             &found.parameters,
             &expected.parameters,
-            tolerances.parameters,
+            &of_parameters,
         ),
     ] {
-        recorder.add(tensors(check(name), found, expected, tolerance));
+        recorder.add(tensors(check(name), found, expected, allowed));
     }
     let plan = own.plan()?;
     let planned = if count > 1 {
@@ -192,21 +200,20 @@ fn logits(mut check: Check, found: &Outcome, expected: &Outcome, tolerance: f64)
     check
 }
 
-/// The worst tensor decides.
-fn tensors(mut check: Check, found: &Tensors, expected: &Tensors, tolerance: f64) -> Check {
-    let error = |(f, e): (_, _)| {
-        let (f, e): (
-            &crate::network::params::Tensor,
-            &crate::network::params::Tensor,
-        ) = (f, e);
-        (relative_error(&f.values, &e.values), f, e)
-    };
-    let all = found.0.iter().zip(&expected.0).map(error);
-    let Some((error, found, expected)) = all.max_by(|a, b| a.0.total_cmp(&b.0)) else {
+/// The tensor that comes nearest to what is allowed, or furthest beyond it, decides.
+fn tensors(mut check: Check, found: &Tensors, expected: &Tensors, allowed: &[f64]) -> Check {
+    let pairs = found.0.iter().zip(&expected.0).zip(allowed);
+    let all = pairs.map(|((found, expected), &allowed)| {
+        let error = relative_error(&found.values, &expected.values);
+        (error, allowed, found, expected)
+    });
+    let Some((error, allowed, found, expected)) =
+        all.max_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)))
+    else {
         return check;
     };
-    (check.error, check.tolerance) = (Some(error), Some(tolerance));
-    check.passed = error <= tolerance;
+    (check.error, check.tolerance) = (Some(error), Some(allowed));
+    check.passed = error <= allowed;
     check.detail = Some(if check.passed {
         format!(
             "{}, worst in {}",
@@ -261,4 +268,31 @@ fn run<D: Device>(config: &Config, devices: Vec<D>) -> Result<(Outcome, Vec<D>)>
         exchanged: engine.exchanged_bytes(),
     };
     Ok((outcome, engine.into_devices()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, value: f32) -> Tensor {
+        let (name, shape, values) = (name.into(), vec![1], vec![value]);
+        Tensor {
+            name,
+            shape,
+            values,
+        }
+    }
+
+    #[test]
+    fn the_tensor_furthest_beyond_what_is_allowed_is_named() {
+        let expected = Tensors(vec![one("weight", 1.0), one("bias", 1.0)]);
+        // The bias is further off, and allowed to be.
+        let near = Tensors(vec![one("weight", 1.00005), one("bias", 1.001)]);
+        let check = tensors(Check::default(), &near, &expected, &[1e-4, 1e-2]);
+        assert!(check.passed && check.detail.unwrap().contains("worst in weight"));
+        let check = tensors(Check::default(), &near, &expected, &[1e-5, 1e-2]);
+        assert!(!check.passed && check.detail.unwrap().contains("weight[0]"));
+        let wrong = Tensors(vec![one("weight", 1.0), one("bias", f32::NAN)]);
+        assert!(!tensors(Check::default(), &wrong, &expected, &[1e-4, 1e-2]).passed);
+    }
 }

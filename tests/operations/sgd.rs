@@ -1,7 +1,7 @@
 //! The update rule.
 
 use crate::support::*;
-use alexnet_mp::device::Device;
+use alexnet_mp::device::{Device, Rule};
 use alexnet_mp::network::op::Sgd;
 
 for_each_device!(the_update_is_the_papers, elements_not_asked_for_stay);
@@ -26,8 +26,15 @@ fn the_update_is_the_papers<D: Device>(open: Open<D>) {
             f64::from(SGD.decay),
         );
         for _ in 0..2 {
-            d.sgd(&SGD, n, &mut weights, &mut momentum, &gradient)
-                .unwrap();
+            d.update(
+                &Rule::Now(&SGD),
+                n,
+                &mut weights,
+                &mut momentum,
+                &gradient,
+                None,
+            )
+            .unwrap();
             for i in 0..n {
                 v[i] = m * v[i] - decay * rate * w[i] - rate * g[i];
                 w[i] += v[i];
@@ -46,7 +53,8 @@ fn elements_not_asked_for_stay<D: Device>(open: Open<D>) {
         filled(&mut d, &ones),
         filled(&mut d, &ones),
     );
-    d.sgd(&SGD, 18, &mut w, &mut v, &g).unwrap();
+    d.update(&Rule::Now(&SGD), 18, &mut w, &mut v, &g, None)
+        .unwrap();
     let w = read(&mut d, &w, 20);
     assert!(w[17] != 1.0 && w[18] == 1.0);
 }

@@ -130,7 +130,7 @@ fn the_gradient_is_the_slope_of_the_loss<D: Device>(open: Open<D>) {
         let mut p = d.allocate(2 * classes).unwrap();
         d.softmax_forward(classes, 2, &buffer, &mut p).unwrap();
         let mut dlogits = d.allocate(2 * classes).unwrap();
-        d.softmax_backward(classes, 2, &p, &input, 0.25, &mut dlogits)
+        d.softmax_backward(classes, 2, &p, &input, (0.25, None), &mut dlogits)
             .unwrap();
         let images = logits.chunks(classes).zip(label);
         let slopes = images.flat_map(|(x, l)| {
@@ -161,7 +161,7 @@ fn the_gradient_over_many_classes_agrees_with_float64<D: Device>(open: Open<D>) 
         let mut p = d.allocate(logits.len()).unwrap();
         d.softmax_forward(classes, images, &buffer, &mut p).unwrap();
         let mut dlogits = filled(&mut d, &vec![7.0; logits.len()]);
-        d.softmax_backward(classes, images, &p, &input, 0.25, &mut dlogits)
+        d.softmax_backward(classes, images, &p, &input, (0.25, None), &mut dlogits)
             .unwrap();
         let of_image = |(x, &label): (&[f32], &u32)| {
             let mut gradient = probabilities(&wide(x));

@@ -35,10 +35,10 @@ pub use buffer::Buffer;
 pub use simd::Isa;
 
 use super::rendezvous::Rendezvous;
-use super::{Device, Mask, Peak, Score, Sink};
+use super::{Device, Mask, Peak, Rule, Score, Sink, unscaled};
 use crate::batch::{Batch, HostAllocator, pageable};
 use crate::error::{Result, device};
-use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
+use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use team::{Shared, Team};
 
 /// Some threads of this machine.
@@ -443,9 +443,12 @@ impl Device for CpuDevice {
         images: usize,
         probabilities: &Buffer,
         input: &Input,
-        scale: f32,
+        (scale, loss_scale): (f32, Option<&Buffer>),
         dlogits: &mut Buffer,
     ) -> Result<()> {
+        if loss_scale.is_some() {
+            return Err(unscaled(self));
+        }
         let dlogits = &mut dlogits[..images * classes];
         let labels = &input.labels;
         softmax::backward(
@@ -471,14 +474,18 @@ impl Device for CpuDevice {
         Ok(std::mem::take(tally))
     }
 
-    fn sgd(
+    fn update(
         &mut self,
-        op: &Sgd,
+        rule: &Rule<'_, Buffer>,
         elements: usize,
         weights: &mut Buffer,
         momentum: &mut Buffer,
         gradient: &Buffer,
+        loss_scale: Option<&Buffer>,
     ) -> Result<()> {
+        let (Rule::Now(op), None) = (rule, loss_scale) else {
+            return Err(unscaled(self));
+        };
         let (weights, momentum) = (&mut weights[..elements], &mut momentum[..elements]);
         sgd::sgd(&self.team.workers, op, weights, momentum, gradient);
         Ok(())

@@ -6,7 +6,7 @@ use super::{Buffer, CudaDevice, Graph, Input, Mailbox, Tally};
 use crate::batch::{Batch, HostAllocator};
 use crate::device::{Device, Link, Mask, Peak, Rule, Score, Sink};
 use crate::error::{Result, device};
-use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
+use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
 
 impl Device for CudaDevice {
@@ -364,37 +364,10 @@ impl Device for CudaDevice {
         images: usize,
         probabilities: &Buffer,
         input: &Input,
-        scale: f32,
+        scale: (f32, Option<&Buffer>),
         dlogits: &mut Buffer,
     ) -> Result<()> {
-        self.launch_softmax_backward(
-            [classes, images],
-            probabilities,
-            input,
-            scale,
-            None,
-            dlogits,
-        )
-    }
-
-    fn softmax_backward_scaled(
-        &mut self,
-        classes: usize,
-        images: usize,
-        probabilities: &Buffer,
-        input: &Input,
-        scale: f32,
-        loss_scale: &Buffer,
-        dlogits: &mut Buffer,
-    ) -> Result<()> {
-        self.launch_softmax_backward(
-            [classes, images],
-            probabilities,
-            input,
-            scale,
-            Some(loss_scale),
-            dlogits,
-        )
+        self.launch_softmax_backward([classes, images], probabilities, input, scale, dlogits)
     }
 
     fn allocate_tally(&mut self) -> Result<Tally> {
@@ -403,17 +376,6 @@ impl Device for CudaDevice {
 
     fn take_tally(&mut self, tally: &mut Tally) -> Result<Score> {
         self.read_tally(tally)
-    }
-
-    fn sgd(
-        &mut self,
-        op: &Sgd,
-        elements: usize,
-        weights: &mut Buffer,
-        momentum: &mut Buffer,
-        gradient: &Buffer,
-    ) -> Result<()> {
-        self.launch_sgd(&Rule::Now(op), elements, weights, momentum, gradient, None)
     }
 
     fn update(

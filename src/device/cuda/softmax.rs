@@ -53,8 +53,7 @@ impl CudaDevice {
         [classes, images]: [usize; 2],
         probabilities: &Buffer,
         input: &Input,
-        scale: f32,
-        loss_scale: Option<&Buffer>,
+        (scale, loss_scale): (f32, Option<&Buffer>),
         dlogits: &mut Buffer,
     ) -> Result<()> {
         let elements = images * classes;

@@ -9,9 +9,9 @@ mod weighted;
 
 use crate::batch::{Batch, Draw, HostAllocator, pageable};
 use crate::device::rendezvous::Rendezvous;
-use crate::device::{Device, Mask, Score, Sink};
+use crate::device::{Device, Mask, Rule, Score, Sink, unscaled};
 use crate::error::Result;
-use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Sgd};
+use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 
 /// See the module.
 #[derive(Default)]
@@ -191,7 +191,8 @@ impl Device for Plain {
             } => {
                 let mut gradient = vec![0.0; op.depth() * op.outputs];
                 weighted::linear_weights(op, images, x, dy, false, &mut gradient);
-                self.sgd(&sgd, gradient.len(), weights, momentum, &gradient)?;
+                let rule = Rule::Now(&sgd);
+                self.update(&rule, gradient.len(), weights, momentum, &gradient, None)?;
             }
         }
         Ok(())
@@ -421,9 +422,12 @@ impl Device for Plain {
         images: usize,
         probabilities: &Buffer,
         input: &Input,
-        scale: f32,
+        (scale, loss_scale): (f32, Option<&Buffer>),
         dlogits: &mut Buffer,
     ) -> Result<()> {
+        if loss_scale.is_some() {
+            return Err(unscaled(self));
+        }
         for i in 0..images * classes {
             let hot = input.labels[i / classes] as usize == i % classes;
             let difference = f64::from(probabilities[i]) - f64::from(u8::from(hot));
@@ -438,14 +442,18 @@ impl Device for Plain {
         Ok(std::mem::take(tally))
     }
 
-    fn sgd(
+    fn update(
         &mut self,
-        op: &Sgd,
+        rule: &Rule<'_, Buffer>,
         elements: usize,
         weights: &mut Buffer,
         momentum: &mut Buffer,
         gradient: &Buffer,
+        loss_scale: Option<&Buffer>,
     ) -> Result<()> {
+        let (Rule::Now(op), None) = (rule, loss_scale) else {
+            return Err(unscaled(self));
+        };
         let [rate, keep, decay] = [op.rate, op.momentum, op.decay].map(f64::from);
         let pairs = weights[..elements].iter_mut().zip(momentum);
         for ((w, v), g) in pairs.zip(gradient) {
