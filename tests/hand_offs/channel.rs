@@ -4,6 +4,10 @@
 use loom::sync::{Arc, Condvar, Mutex};
 use std::collections::VecDeque;
 
+/// Nothing is left and no sender either.
+#[derive(Debug)]
+pub struct Disconnected;
+
 struct State<T> {
     queue: VecDeque<T>,
     room: usize,
@@ -59,12 +63,12 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    pub fn recv(&self) -> Result<T, ()> {
+    pub fn recv(&self) -> Result<T, Disconnected> {
         let mut state = self.0.state.lock().unwrap();
         while state.queue.is_empty() && state.senders > 0 {
             state = self.0.changed.wait(state).unwrap();
         }
-        let item = state.queue.pop_front().ok_or(())?;
+        let item = state.queue.pop_front().ok_or(Disconnected)?;
         self.0.changed.notify_all();
         Ok(item)
     }
