@@ -125,7 +125,7 @@ fn bad_files_are_skipped_with_a_reason_and_never_block() {
     assert!(fifo.unwrap().success());
     let unreadable = class.join("bad-unreadable.jpg");
     put(&unreadable, &whole);
-    fs::set_permissions(&unreadable, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o000)).unwrap();
     let mut expected = 12;
     if fs::File::open(&unreadable).is_ok() {
         println!("skipped: a file of mode 000, which root reads; the links stand for it");
