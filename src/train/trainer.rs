@@ -86,7 +86,8 @@ impl<'a, D: Device> Trainer<'a, D> {
         }
         let step = state.as_ref().map_or(0, |s| s.step);
         let folder = RunFolder::open(&session.folder, config, state.as_ref().map(|s| s.step))?;
-        engine.set_most_loss(Some(most_loss(config)));
+        // One batch's loss may be large and the next one's small again; a NaN stays.
+        engine.set_most_loss(Some(f64::MAX));
         engine.set_check_exchange(session.check_exchange);
         let (board, files) = (engine.board(), folder.files().clone());
         engine.set_watchdog(Some(Watchdog::new(
@@ -331,7 +332,7 @@ impl<'a, D: Device> Trainer<'a, D> {
     }
 }
 
-/// The mean loss of a batch that is taken for an explosion.
+/// The mean loss since the last log that is taken for an explosion.
 fn most_loss(config: &Config) -> f64 {
     10.0 * (config.network.classes as f64).ln().max(1.0)
 }
