@@ -103,8 +103,6 @@ fn work_per_image(plan: &Plan) -> usize {
     let of = |step: &Step| match step {
         // Two terms of the gradient.
         Step::LocalNorm { op, .. } => 2 * 4 * op.shape.len(),
-        // The maps, normalised once more.
-        Step::LrnPool { pool, .. } => plan.precision.map_bytes() * pool.input.len(),
         // Sums before they are rounded.
         Step::Linear { op, .. } => 4 * op.outputs,
         _ => 0,
