@@ -8,6 +8,10 @@ const PATIENCE: f64 = 10.0;
 /// Weight of the newest step in the usual time.
 const NEWEST: f64 = 0.1;
 
+/// The watchdog looks at the clock this often: where it comes back much later, the whole process
+/// was stopped (Ctrl-Z), and nobody hangs.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// What devices are busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -111,10 +115,18 @@ fn watch((state, changed): &(Mutex<Watched>, Condvar)) -> Option<Late> {
                 return Some(Late { work, limit });
             }
             Some((_, _, until)) => {
-                changed
-                    .wait_timeout(watched, until - now)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+                let look = LOOK.min(until - now);
+                let (mut watched, _) = changed
+                    .wait_timeout(watched, look)
+                    .unwrap_or_else(PoisonError::into_inner);
+                let stopped = now.elapsed().saturating_sub(look);
+                if stopped > LOOK
+                    && let Some((_, since, until)) = &mut watched.work
+                {
+                    *since += stopped;
+                    *until += stopped + LOOK;
+                }
+                watched
             }
             None => changed
                 .wait(watched)

@@ -50,6 +50,22 @@ fn sigterm_ends_with_143_and_the_run_goes_on_to_the_same_bits() {
     a_signal_saves(libc::SIGTERM, 143, "SIGTERM");
 }
 
+/// As Ctrl-Z and `fg` do: the time in between is no sign of a device that hangs.
+#[test]
+fn a_run_that_is_stopped_and_continued_goes_on() {
+    let folder = folder();
+    let child = start(folder.path(), "run", &["--set", "train.step_timeout=1"]);
+    for _ in 0..2 {
+        signal(&child, libc::SIGSTOP);
+        std::thread::sleep(Duration::from_secs(3));
+        signal(&child, libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    signal(&child, libc::SIGINT);
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    ran.wrong(130);
+}
+
 /// An evaluation that would take long is left, and made after all when the run goes on.
 #[test]
 fn a_signal_during_an_evaluation_ends_it() {
