@@ -79,8 +79,8 @@ pub struct Engine<D: Device> {
     faults: Option<&'static Faults>,
     /// Steps between checked exchanges; 0: none is checked.
     check_exchange: u64,
-    /// The loss of a batch, a mean, that ends a training step.
-    most_loss: Option<f64>,
+    /// Whether a loss that is not finite ends a training step.
+    check_loss: bool,
 }
 
 impl<D: Device> Engine<D> {
@@ -152,7 +152,7 @@ impl<D: Device> Engine<D> {
             watchdog: None,
             faults,
             check_exchange: 0,
-            most_loss: None,
+            check_loss: false,
         };
         engine.set_graphs(true)?;
         Ok(engine)
@@ -175,9 +175,9 @@ impl<D: Device> Engine<D> {
     }
 
     /// Ends a training step, before anything is updated, with an [`Error::Numeric`] where its
-    /// loss is not finite or above this; on devices whose loss can be read without waiting.
-    pub fn set_most_loss(&mut self, most: Option<f64>) {
-        self.most_loss = most;
+    /// loss is not finite; on devices whose loss can be read without waiting.
+    pub fn set_check_loss(&mut self, on: bool) {
+        self.check_loss = on;
     }
 
     /// Makes the engine usable again after a training step that ended with [`Error::Numeric`]:
@@ -319,7 +319,7 @@ impl<D: Device> Engine<D> {
         step: u64,
         checked: bool,
     ) -> Result<()> {
-        let (images, faults, most_loss) = (self.images, self.faults, self.most_loss);
+        let (images, faults, check_loss) = (self.images, self.faults, self.check_loss);
         let exchanged = &AtomicU64::new(0);
         self.each_rank(|rank, plan, links| {
             rank.post.checked = checked;
@@ -329,8 +329,8 @@ impl<D: Device> Engine<D> {
             }
             rank.forward(plan, links, images, context.dropping, context.first_image)?;
             rank.loss(plan, images)?;
-            if let Some(most) = most_loss {
-                rank.check_loss(images, most)?;
+            if check_loss {
+                rank.check_loss(images)?;
             }
             rank.backward(plan, links, images, context)?;
             rank.post.as_usual();

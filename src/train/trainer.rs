@@ -86,8 +86,8 @@ impl<'a, D: Device> Trainer<'a, D> {
         }
         let step = state.as_ref().map_or(0, |s| s.step);
         let folder = RunFolder::open(&session.folder, config, state.as_ref().map(|s| s.step))?;
-        // One batch's loss may be large and the next one's small again; a NaN stays.
-        engine.set_most_loss(Some(f64::MAX));
+        // A large loss is judged over more than one batch, in `collect`.
+        engine.set_check_loss(true);
         engine.set_check_exchange(session.check_exchange);
         let (board, files) = (engine.board(), folder.files().clone());
         engine.set_watchdog(Some(Watchdog::new(

@@ -1,6 +1,5 @@
 //! Response normalisation over neighbouring maps; `kernels/lrn.cu`.
 
-use super::buffer::Element;
 use super::geometry::{Divider, LrnConstants, Pointer, argument_types, int};
 use super::module::{Grid, arguments};
 use super::{Buffer, CudaDevice};
@@ -72,26 +71,10 @@ impl CudaDevice {
         y: &mut Buffer,
     ) -> Result<()> {
         let element = self.parts_type(x, y)?;
-        let x = self.parts(op.parts, x, images * op.shape.len())?;
+        let [x, peer_x] = self.parts(op.parts, x, images * op.shape.len())?;
         let y = self.output(y, images * op.shape.len())?;
-        // SAFETY: every buffer was checked to hold the images.
-        unsafe { self.launch_lrn(op, images, element, x, y) }
-    }
-
-    /// The normalisation between checked places.
-    ///
-    /// # Safety
-    /// Every place but a null one holds `images` images of the operation's shape, as `element`, on this GPU.
-    pub(super) unsafe fn launch_lrn(
-        &self,
-        op: &Lrn,
-        images: usize,
-        element: Element,
-        [x, peer_x]: [Pointer; 2],
-        y: Pointer,
-    ) -> Result<()> {
         let plan = Plan::new(op, images)?;
-        // SAFETY: the caller's word, and the tile holds the pixels of a block.
+        // SAFETY: every buffer was checked to hold the images, and the tile holds the pixels of a block.
         unsafe {
             self.launch(
                 self.kernels.lrn_forward.of(element),
@@ -122,9 +105,9 @@ impl CudaDevice {
         for gradient in dx.iter() {
             element = self.type_of(&[x[0], gradient])?;
         }
-        let x = self.parts(op.parts, x, elements)?;
+        let [x, peer_x] = self.parts(op.parts, x, elements)?;
         let dy = self.input(dy, elements)?;
-        let dx = match dx {
+        let [dx, peer_dx] = match dx {
             [own] if op.parts == 1 => [self.output(own, elements)?, Pointer::NULL],
             [own, peer] if op.parts == 2 => {
                 [self.output(own, elements)?, self.output(peer, elements)?]
@@ -138,25 +121,8 @@ impl CudaDevice {
                 )));
             }
         };
-        // SAFETY: every buffer was checked to hold `elements`.
-        unsafe { self.launch_lrn_gradient(op, images, element, x, dy, dx) }
-    }
-
-    /// The gradient between checked places; that of the own part may take the place of `dy`.
-    ///
-    /// # Safety
-    /// As [`launch_lrn`](Self::launch_lrn).
-    pub(super) unsafe fn launch_lrn_gradient(
-        &self,
-        op: &Lrn,
-        images: usize,
-        element: Element,
-        [x, peer_x]: [Pointer; 2],
-        dy: Pointer,
-        [dx, peer_dx]: [Pointer; 2],
-    ) -> Result<()> {
         let plan = Plan::new(op, images)?;
-        // SAFETY: the caller's word, and the tile holds the pixels of a block.
+        // SAFETY: every buffer was checked to hold the images, and the tile holds the pixels of a block.
         unsafe {
             self.launch(
                 self.kernels.lrn_backward.of(element),

@@ -1,7 +1,6 @@
 //! Max pooling; `kernels/pool.cu`.
 
-use super::buffer::Element;
-use super::geometry::{Divider, Pointer, argument_types, int};
+use super::geometry::{Divider, argument_types, int};
 use super::module::{Grid, arguments};
 use super::{Buffer, CudaDevice};
 use crate::error::Result;
@@ -87,32 +86,17 @@ impl CudaDevice {
             self.input(dy, outputs)?,
         );
         let dx = self.output(dx, inputs)?;
-        // SAFETY: every buffer was checked to hold what the shape says.
-        unsafe { self.launch_pool_gradient(op, images, element, [x, y, dy, dx]) }
-    }
-
-    /// The gradient between checked places.
-    ///
-    /// # Safety
-    /// `x` and `dx` hold `images` inputs of the operation, as `element`, on this GPU, `y` and `dy` as many outputs.
-    pub(super) unsafe fn launch_pool_gradient(
-        &self,
-        op: &Pool,
-        images: usize,
-        element: Element,
-        [x, y, dy, dx]: [Pointer; 4],
-    ) -> Result<()> {
-        let (shape, elements) = (PoolShape::new(op, images)?, images * op.input.len());
-        let (count, maps) = (int(elements)?, Divider::new(op.input.maps)?);
+        let (shape, maps) = (PoolShape::new(op, images)?, Divider::new(op.input.maps)?);
+        let count = int(inputs)?;
         let (width, height) = (
             Divider::new(op.input.width)?,
             Divider::new(op.input.height)?,
         );
-        // SAFETY: the caller's word.
+        // SAFETY: every buffer was checked to hold what the shape says.
         unsafe {
             self.launch(
                 self.kernels.pool_backward.of(element),
-                Grid::for_each(elements),
+                Grid::for_each(inputs),
                 arguments![x, y, dy, dx, count, shape, maps, width, height],
             )
         }
