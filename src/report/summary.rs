@@ -79,15 +79,17 @@ impl Summary<'_> {
 
     fn training(&self) -> Option<String> {
         let steps: Vec<&StepRecord> = self.steps().collect();
-        let last = &steps[steps.len() - steps.len().div_ceil(LAST_SHARE)..];
+        let (before, last) = steps.split_at(steps.len() - steps.len().div_ceil(LAST_SHARE));
+        last.first()?;
         let count = last.len() as f64;
         let loss = last.iter().map(|record| record.loss).sum::<f64>() / count;
         let error = last.iter().map(|record| record.top1_error).sum::<f64>() / count;
-        let first = last.first()?.step;
+        // A record is of the steps since the one before.
+        let start = before.last().map_or(0, |record| record.step);
         Some(format!(
             "loss {loss:.3}, top-1 error {} (mean since step {})",
             percent(error, 2),
-            grouped(first)
+            grouped(start)
         ))
     }
 
@@ -245,7 +247,7 @@ Trained quickstart on the built-in data, two columns on 2 CPU devices
   length      3 steps of 128 images, 0.07 epochs
   time        2 min 05 s
   speed       300 images/s (median), 2.0 % of the time waiting for data
-  training    loss 0.500, top-1 error 25.00 % (mean since step 3)
+  training    loss 0.500, top-1 error 25.00 % (mean since step 2)
   validation  top-1 error 8.12 % (90.0 % by chance)
               top-5 error 0.81 % (50.0 % by chance)
               loss 0.250 (2.303 by chance)

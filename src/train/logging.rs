@@ -41,6 +41,7 @@ impl<D: Device> Trainer<'_, D> {
     pub(super) fn log(&mut self, loader: &Loader) -> Result<()> {
         self.collect()?;
         let record = self.training_record(loader);
+        self.check_loss(record.loss)?;
         let workers = self.session.config.workers();
         let (share, stage) = (record.data_wait, loader.slowest_stage());
         if let Some(warning) = self.wait_warning.after_lap(share, stage, workers) {

@@ -23,6 +23,19 @@ impl<D: Device> Trainer<'_, D> {
         }
     }
 
+    /// Judges the mean loss between two logs. One batch's alone, which a checkpoint between them
+    /// would show, may be large and mean nothing.
+    ///
+    /// # Errors
+    /// `Numeric` where it is an explosion: ten times what guessing gives.
+    pub(super) fn check_loss(&mut self, mean: f64) -> Result<()> {
+        let chance = (self.session.config.network.classes as f64).ln().max(1.0);
+        if mean > 10.0 * chance {
+            return Err(self.diagnose(&format!("loss {mean:.4}")));
+        }
+        Ok(())
+    }
+
     /// The error of what was found in the step under way: with the first tensor that is not
     /// finite, the learning rate, and what is usual.
     pub(super) fn diagnose(&mut self, found: &str) -> Error {

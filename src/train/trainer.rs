@@ -294,16 +294,13 @@ impl<'a, D: Device> Trainer<'a, D> {
     /// Adds the devices' sums to those not yet logged.
     ///
     /// # Errors
-    /// `Numeric` where loss or parameters are not finite, or the loss has exploded.
+    /// `Numeric` where loss or parameters are not finite.
     pub(super) fn collect(&mut self) -> Result<()> {
         let score = self.engine.take_score()?;
         self.pending.loss += score.loss;
         self.pending.top1_errors += score.top1_errors;
-        if self.pending.images > 0 {
-            let loss = self.pending.loss / self.pending.images as f64;
-            if loss.is_nan() || loss > most_loss(&self.session.config) {
-                return Err(self.diagnose(&format!("loss {loss:.4}")));
-            }
+        if !self.pending.loss.is_finite() {
+            return Err(self.diagnose(&format!("loss {}", self.pending.loss)));
         }
         self.check_parameters()
     }
@@ -330,11 +327,6 @@ impl<'a, D: Device> Trainer<'a, D> {
         })?;
         Ok(Tensors(drawn.into_iter().collect()))
     }
-}
-
-/// The mean loss since the last log that is taken for an explosion.
-fn most_loss(config: &Config) -> f64 {
-    10.0 * (config.network.classes as f64).ln().max(1.0)
 }
 
 /// Ends the process because a device hangs. What is being saved is still written.

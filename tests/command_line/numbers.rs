@@ -2,6 +2,7 @@
 //! last good checkpoint kept, or gone back to.
 
 use crate::support::*;
+use alexnet_mp::checkpoint::Checkpoint;
 use alexnet_mp::config::Config;
 use std::path::Path;
 
@@ -95,6 +96,9 @@ fn a_run_goes_back_three_times_at_most() {
         "train.on_nan=rollback",
         "--set",
         "train.checkpoint_every=1",
+        // The loss is judged where it is logged, and must be before the damage is in two.
+        "--set",
+        "train.log_every=1",
         "--steps",
         "40",
     ];
@@ -119,4 +123,45 @@ fn a_loss_that_stays_at_chance_for_an_epoch_is_warned_of() {
     for word in ["ln(classes)", "learning rate", "biases", "unshuffled"] {
         assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
     }
+}
+
+#[test]
+fn one_large_loss_between_logs_is_no_explosion() {
+    let folder = folder();
+    // Single images of a network that guesses, sure of itself, and learns nothing.
+    let more = [
+        "--steps",
+        "20",
+        "--set",
+        "train.log_every=20",
+        "--set",
+        "train.batch=1",
+        "--set",
+        "train.learning_rate=0",
+        "--set",
+        "layers.fc8.sigma=0.15",
+        "--set",
+        "train.checkpoint_every=1",
+        "--set",
+        "train.keep=20",
+    ];
+    train(folder.path(), "run", &more);
+    let bound = 10.0 * 10f64.ln();
+    let checkpoints = std::fs::read_dir(folder.path().join("run")).unwrap();
+    let largest = checkpoints
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("checkpoint-")
+        })
+        .map(|path| Checkpoint::load(&path).unwrap().state.pending)
+        .filter(|pending| pending.images > 0)
+        .map(|pending| pending.loss / pending.images as f64)
+        .fold(0.0, f64::max);
+    assert!(largest > bound, "no save saw a large mean: {largest}");
+    let logged = metrics(folder.path(), "run")[0]["loss"].as_f64().unwrap();
+    assert!(logged < bound, "{logged}");
 }
