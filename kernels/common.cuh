@@ -120,16 +120,15 @@ __device__ __forceinline__ void ldmatrix_x4(unsigned (&to)[4], const void* row) 
 #endif
 }
 
-// ---- cp.async: global to shared memory behind the thread's back; what `valid` leaves out becomes zeros ----------
+// ---- cp.async: global to shared memory behind the thread's back; what is beyond `source_bytes` becomes zeros -----
 
 template <int Bytes>
-__device__ __forceinline__ void cp_async(void* shared, const void* global, bool valid = true) {
+__device__ __forceinline__ void cp_async_part(void* shared, const void* global, int source_bytes) {
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async moves 4, 8 or 16 bytes");
 #ifndef __CUDACC__
-    simt::async_copy(shared, global, Bytes, valid ? Bytes : 0);
+    simt::async_copy(shared, global, Bytes, source_bytes);
 #elif HAS_TENSOR_PTX
     unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    int source_bytes = valid ? Bytes : 0;
     if constexpr (Bytes == 16)  // whole sectors may go past the first-level cache
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
                      :: "r"(address), "l"(global), "r"(source_bytes) : "memory");
@@ -137,9 +136,15 @@ __device__ __forceinline__ void cp_async(void* shared, const void* global, bool 
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n"
                      :: "r"(address), "l"(global), "n"(Bytes), "r"(source_bytes) : "memory");
 #else
-    for (int i = 0; i < Bytes / 4; i++)
-        static_cast<unsigned*>(shared)[i] = valid ? static_cast<const unsigned*>(global)[i] : 0u;
+    for (int i = 0; i < Bytes; i++)
+        static_cast<unsigned char*>(shared)[i] = i < source_bytes ? static_cast<const unsigned char*>(global)[i] : 0u;
 #endif
+}
+
+// All of it or nothing.
+template <int Bytes>
+__device__ __forceinline__ void cp_async(void* shared, const void* global, bool valid = true) {
+    cp_async_part<Bytes>(shared, global, valid ? Bytes : 0);
 }
 
 __device__ __forceinline__ void cp_async_commit() {

@@ -79,8 +79,9 @@ __device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, cons
     TensorForward<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, first_column};
     const int depth = shape.size * shape.size * shape.maps;
     accumulate_stages<S>(source, parts * ((depth + T::BK - 1) / T::BK), memory, sums);
-    write_sums<T>(y, first_row, shape.images * shape.out_height * shape.out_width, first_column, shape.outputs, false,
-                  sums, [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
+    write_sums<T>(y, first_row, Straight{shape.images * shape.out_height * shape.out_width}, first_column,
+                  shape.outputs, false, sums,
+                  [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
 }
 
 // ---- gradient of the input --------------------------------------------------------------------------------------
@@ -128,8 +129,8 @@ __device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weigh
     source.at.start(TensorGather<T, Pack, true>::S::column(0), shape.size, shape.outputs);
     const int depth = shape.size * shape.size * shape.outputs;
     accumulate_stages<S>(source, (depth + T::BK - 1) / T::BK, memory, sums);
-    write_sums<T>(dx, first_row, shape.images * shape.height * shape.width, first_column, shape.maps, false, sums,
-                  [](int, float sum, float) { return sum; });
+    write_sums<T>(dx, first_row, Straight{shape.images * shape.height * shape.width}, first_column, shape.maps, false,
+                  sums, [](int, float sum, float) { return sum; });
 }
 
 // ---- gradient of the weights ------------------------------------------------------------------------------------
@@ -182,8 +183,8 @@ __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy,
     TensorWeights<T, Pack> source{shape, x, dy, image_pixels, row_pixels, begin, end, first_column};
     source.at.start(first_row + TensorWeights<T, Pack>::S::column(0), shape.size, shape.maps);
     accumulate_stages<S>(source, (end - begin + T::BK - 1) / T::BK, memory, sums);
-    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, first_row, depth, first_column,
-                  shape.outputs, accumulate_into != 0, sums,
+    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, first_row, Straight{depth},
+                  first_column, shape.outputs, accumulate_into != 0, sums,
                   [](int, float sum, float old) { return sum + old; });
 }
 

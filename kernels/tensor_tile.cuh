@@ -203,17 +203,24 @@ __device__ __forceinline__ void copy_rows(typename T::Element* to, const typenam
     }
 }
 
-// Writes a thread's sums to the row-major matrix `to` of `rows` x `columns`, as `finish(column, sum, old)` gives them;
-// `old` is what stands there, if `read_old`.
-template <class T, class E, class Finish>
-__device__ __forceinline__ void write_sums(E* to, int first_row, int rows, int first_column, int columns,
+// A product's rows are the matrix's, as many as it has.
+struct Straight {
+    int rows;
+    __device__ __forceinline__ int operator()(int row) const { return row < rows ? row : -1; }
+};
+
+// Writes a thread's sums to the row-major matrix `to` of `columns` columns, as `finish(column, sum, old)` gives them;
+// `old` is what stands there, if `read_old`. `place_of(row)` is the matrix's row of a row of the product, negative if
+// there is none.
+template <class T, class E, class PlaceOf, class Finish>
+__device__ __forceinline__ void write_sums(E* to, int first_row, PlaceOf place_of, int first_column, int columns,
                                            bool read_old, const float (&sums)[T::FM][T::FN][4], Finish finish) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const bool whole = columns % 2 == 0;
 #pragma unroll
     for (int i = 0; i < 2 * T::FM; ++i) {
-        const int row = first_row + T::warp_row() + i * 8 + lane / 4;
-        if (row >= rows) continue;
+        const int row = place_of(first_row + T::warp_row() + i * 8 + lane / 4);
+        if (row < 0) continue;
 #pragma unroll
         for (int j = 0; j < T::FN; ++j) {
             const int column = first_column + T::warp_column() + j * 8 + lane % 4 * 2;

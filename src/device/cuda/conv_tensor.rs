@@ -56,15 +56,18 @@ enum Tile {
     Packed48,
     /// 48 columns, for numbers of maps that no copy of 16 bytes divides.
     Single48,
+    /// The same for few maps: rows of windows are strips, copied by four. Not for the gradient of the input.
+    Strip48,
 }
 
 impl Tile {
-    const ALL: [Tile; TENSOR_TILES] = [
+    const ALL: [Tile; TENSOR_TILES + 1] = [
         Tile::Packed128,
         Tile::Packed96,
         Tile::Packed64,
         Tile::Packed48,
         Tile::Single48,
+        Tile::Strip48,
     ];
 
     fn columns(self) -> usize {
@@ -72,7 +75,7 @@ impl Tile {
             Tile::Packed128 => 128,
             Tile::Packed96 => 96,
             Tile::Packed64 => 64,
-            Tile::Packed48 | Tile::Single48 => 48,
+            Tile::Packed48 | Tile::Single48 | Tile::Strip48 => 48,
         }
     }
 
@@ -84,7 +87,7 @@ impl Tile {
     fn resident(self) -> usize {
         match self {
             Tile::Packed128 | Tile::Single48 => 2,
-            Tile::Packed96 | Tile::Packed64 => 3,
+            Tile::Packed96 | Tile::Packed64 | Tile::Strip48 => 3,
             Tile::Packed48 => 4,
         }
     }
@@ -98,6 +101,28 @@ impl Tile {
         let wasted = |tile: &&Tile| columns.next_multiple_of(tile.columns()) - columns;
         let packed = Tile::ALL[..4].iter().min_by_key(wasted);
         packed.copied().unwrap_or(Tile::Packed64)
+    }
+
+    /// As [`choose`](Tile::choose), for the products whose patches are of the input.
+    fn choose_for(number: Number, op: &Conv) -> Self {
+        let tile = Tile::choose(number, op.output.maps, op.input.maps);
+        // Every strip starts at a multiple of four numbers.
+        let by_four = |numbers: usize| (numbers * op.input.maps).is_multiple_of(4);
+        let strips = tile == Tile::Single48
+            && op.parts == 1
+            && op.window.pad == 0
+            && by_four(op.window.stride)
+            && by_four(op.input.width)
+            && op.output.maps.is_multiple_of(number.chunk());
+        if strips { Tile::Strip48 } else { tile }
+    }
+
+    /// Rows of a matrix of weights as the tile counts them.
+    fn depth(self, op: &Conv) -> usize {
+        match self {
+            Tile::Strip48 => op.window.size * (op.window.size * op.input.maps).next_multiple_of(4),
+            _ => op.depth(),
+        }
     }
 
     /// Tiles of a matrix.
@@ -122,6 +147,11 @@ impl Product {
     ];
 
     fn kernel(self, kernels: &TensorConv, tile: Tile) -> &Kernel {
+        match (self, tile) {
+            (Product::Forward, Tile::Strip48) => return &kernels.strip_forward,
+            (Product::BackwardWeights, Tile::Strip48) => return &kernels.strip_backward_weights,
+            _ => {}
+        }
         let kernels = match self {
             Product::Forward => &kernels.forward,
             Product::BackwardData => &kernels.backward_data,
@@ -147,7 +177,9 @@ impl Product {
 pub fn allow_shared(home: &Home, kernels: &TensorKernels) -> Result<()> {
     for number in [Number::Bf16, Number::F16, Number::Tf32] {
         for product in Product::ALL {
-            for tile in Tile::ALL {
+            let no_strips =
+                |tile: &Tile| product == Product::BackwardData && *tile == Tile::Strip48;
+            for tile in Tile::ALL.into_iter().filter(|tile| !no_strips(tile)) {
                 let kernel = product.kernel(number.kernels(kernels), tile);
                 kernel.allow_shared(home, product.shared(number, tile))?;
             }
@@ -197,7 +229,7 @@ impl CudaDevice {
         let bias = self.input(bias, op.output.maps)?;
         let y = self.output(y, images * op.output.len())?;
         let (parts, activation) = (int(op.parts)?, activation_code(op.activation));
-        let tile = Tile::choose(number, op.output.maps, op.input.maps);
+        let tile = Tile::choose_for(number, op);
         let tiles = tile.tiles(images * op.output.pixels(), op.output.maps);
         // SAFETY: every buffer was checked to hold what the shape says, in the kernel's type.
         unsafe {
@@ -254,8 +286,8 @@ impl CudaDevice {
             self.input(dy, images * op.output.len())?,
         );
         let gradient = self.output(gradient, elements)?;
-        let tile = Tile::choose(number, op.output.maps, op.input.maps);
-        let tiles = tile.tiles(op.depth(), op.output.maps);
+        let tile = Tile::choose_for(number, op);
+        let tiles = tile.tiles(tile.depth(op), op.output.maps);
         let pixels = images * op.output.pixels();
         let (parts, share) = self.split(pixels, tiles, number.depth(), tile.resident());
         let to = if parts == 1 {
@@ -320,6 +352,7 @@ impl CudaDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::op::{Shape, Window};
 
     #[test]
     fn tiles_fit_alexnets_layers_without_waste() {
@@ -336,6 +369,25 @@ mod tests {
         );
         assert_eq!(Tile::choose(Number::Tf32, 12, 20), Packed48);
         assert_eq!(Tile::choose(Number::Bf16, 12, 20), Single48);
+    }
+
+    #[test]
+    fn conv1_is_done_by_strips_where_its_rows_can_be_copied_by_four() {
+        let conv1 = |side, pad| {
+            let (input, window) = (Shape::new(3, side, side), Window::new(11, 4, pad));
+            Conv {
+                input,
+                parts: 1,
+                output: window.output(input, 48),
+                window,
+                activation: None,
+            }
+        };
+        let choose = |op| Tile::choose_for(Number::Bf16, &op);
+        assert_eq!(choose(conv1(224, 0)), Tile::Strip48);
+        assert_eq!(choose(conv1(224, 2)), Tile::Single48);
+        assert_eq!(choose(conv1(227, 0)), Tile::Single48);
+        assert_eq!(Tile::Strip48.depth(&conv1(224, 0)), 11 * 36);
     }
 
     #[test]

@@ -190,6 +190,9 @@ pub struct TensorConv {
     pub forward: [Kernel; TENSOR_TILES],
     pub backward_data: [Kernel; TENSOR_TILES],
     pub backward_weights: [Kernel; TENSOR_TILES],
+    /// For few maps.
+    pub strip_forward: Kernel,
+    pub strip_backward_weights: Kernel,
 }
 
 /// Tiles of 128, 96, 64 and 48 columns, and the one that serves any shape.
@@ -214,6 +217,12 @@ macro_rules! tensor_conv {
             forward: tensor_conv!($home, module, "conv_forward_", $number),
             backward_data: tensor_conv!($home, module, "conv_backward_data_", $number),
             backward_weights: tensor_conv!($home, module, "conv_backward_weights_", $number),
+            strip_forward: find($home, module, concat!("conv_forward_strip_", $number))?,
+            strip_backward_weights: find(
+                $home,
+                module,
+                concat!("conv_backward_weights_strip_", $number),
+            )?,
         }
     }};
     ($home:expr, $module:expr, $operation:literal, $number:literal) => {

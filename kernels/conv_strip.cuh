@@ -1,0 +1,150 @@
+// The convolutions of conv_tensor.cuh for few maps: conv1, whose three colours no copy of 16 bytes divides.
+#pragma once
+
+#include "conv_tensor.cuh"
+
+// A row of a window is one strip of memory, whatever the number of maps: size · maps neighbours, taken by four where
+// every strip starts at a multiple of four. K counts strips, each filled up to whole fours with zeros; the matrix of
+// weights has its own count of rows. No padding, so that a strip may leave its image only to the right and below.
+struct Strips {
+    int length, filled;
+
+    __device__ __forceinline__ explicit Strips(const ConvShape& shape)
+        : length(shape.size * shape.maps), filled((shape.size * shape.maps + 3) / 4 * 4) {}
+    // Row of the matrix of weights; negative where there is none.
+    __device__ __forceinline__ int row(int k, int size) const {
+        const int strip = k / filled, place = k % filled;
+        return strip < size && place < length ? strip * length + place : -1;
+    }
+};
+
+// Starts the copy of four neighbours from place `at.map` of row `at.row` of the window whose first pixel is (y, x).
+template <class E>
+__device__ __forceinline__ void copy_strip(E* to, const E* image, int y, int x, const WindowPlace& at, int length,
+                                           const ConvShape& shape) {
+    y += at.row;
+    const int inside = at.row < shape.size && static_cast<unsigned>(y) < static_cast<unsigned>(shape.height)
+                           ? min(length, (shape.width - x) * shape.maps) - at.map
+                           : 0;
+    const int bytes = max(0, min(4, inside)) * static_cast<int>(sizeof(E));
+    cp_async_part<4 * static_cast<int>(sizeof(E))>(to, image + (y * shape.width + x) * shape.maps + at.map, bytes);
+}
+
+template <class T>
+struct StripForward {
+    using E = typename T::Element;
+    using S = Share<T, T::BM, T::BK, 4>;
+    using B = Share<T, T::BK, T::BN, T::CHUNK>;
+    static_assert(S::EVEN, "a thread's packs stand in one column");
+    const ConvShape& shape;
+    const Strips strips;
+    const E *x, *weights;
+    const Patch* patches;
+    int first_column, k = 0;
+    WindowPlace at;
+
+    __device__ __forceinline__ void issue(E* a, E* b) {
+#pragma unroll
+        for (int i = 0; i < S::PACKS; ++i) {
+            const Patch patch = patches[S::row(i)];
+            copy_strip(a + S::row(i) * T::ROW_K + S::column(i), x + patch.image, patch.y, patch.x, at, strips.length,
+                       shape);
+        }
+#pragma unroll
+        for (int i = 0; i < B::PACKS; ++i) {
+            if (!B::exists(i)) continue;
+            const int row = strips.row(k + B::row(i), shape.size), column = first_column + B::column(i);
+            copy_pack<T::CHUNK>(b + B::row(i) * T::ROW_N + B::column(i), weights + row * shape.outputs + column,
+                                row >= 0 && column < shape.outputs);
+        }
+        k += T::BK;
+        at.map += T::BK;
+        at.settle(1, strips.filled);
+    }
+};
+
+template <class T, class E>
+__device__ __forceinline__ void strip_forward(const E* x, const E* weights, const float* bias, E* y, int activation,
+                                              const ConvShape& shape) {
+    using S = Stages<T, true, false>;
+    DYN_SHARED(E, memory);
+    __shared__ Patch patches[T::BM];
+    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
+    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
+    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
+    fill_patches<T>(patches, first_row, shape.images, shape.out_height, shape.out_width, shape.stride, 0,
+                    shape.height * shape.width * shape.maps);
+
+    float sums[T::FM][T::FN][4] = {};
+    const Strips strips(shape);
+    StripForward<T> source{shape, strips, x, weights, patches, first_column};
+    source.at.start(StripForward<T>::S::column(0), 1, strips.filled);
+    accumulate_stages<S>(source, (shape.size * strips.filled + T::BK - 1) / T::BK, memory, sums);
+    write_sums<T>(y, first_row, Straight{shape.images * shape.out_height * shape.out_width}, first_column,
+                  shape.outputs, false, sums,
+                  [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
+}
+
+template <class T>
+struct StripWeights {
+    using E = typename T::Element;
+    using S = Share<T, T::BK, T::BM, 4>;
+    static_assert(S::EVEN, "a thread's packs stand in one column");
+    const ConvShape& shape;
+    const E *x, *dy;
+    Divider image_pixels, row_pixels;
+    int pixel, end, first_column, length;
+    WindowPlace at;
+
+    __device__ __forceinline__ void issue(E* a, E* b) {
+#pragma unroll
+        for (int i = 0; i < S::PACKS; ++i) {
+            int place = pixel + S::row(i);
+            const bool exists = place < end;
+            const int image = image_pixels.take(place), row = row_pixels.take(place);
+            copy_strip(a + S::row(i) * T::ROW_M + S::column(i), x + image * shape.height * shape.width * shape.maps,
+                       exists ? row * shape.stride : OUTSIDE, place * shape.stride, at, length, shape);
+        }
+        copy_rows<T, T::CHUNK>(b, dy, pixel, end, first_column, shape.outputs);
+        pixel += T::BK;
+    }
+};
+
+template <class T, class E>
+__device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, float* to, int pixels_per_part,
+                                                       int accumulate_into, const Divider& image_pixels,
+                                                       const Divider& row_pixels, const ConvShape& shape) {
+    using S = Stages<T, false, false>;
+    DYN_SHARED(E, memory);
+    const Strips strips(shape);
+    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
+    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
+    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
+    const int pixels = shape.images * shape.out_height * shape.out_width;
+    const int begin = static_cast<int>(blockIdx.y) * pixels_per_part;
+    const int end = min(begin + pixels_per_part, pixels);
+
+    float sums[T::FM][T::FN][4] = {};
+    StripWeights<T> source{shape, x, dy, image_pixels, row_pixels, begin, end, first_column, strips.length};
+    source.at.start(first_row + StripWeights<T>::S::column(0), 1, strips.filled);
+    accumulate_stages<S>(source, (end - begin + T::BK - 1) / T::BK, memory, sums);
+    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * shape.size * strips.length * shape.outputs, first_row,
+                  [&](int row) { return strips.row(row, shape.size); }, first_column, shape.outputs,
+                  accumulate_into != 0, sums, [](int, float sum, float old) { return sum + old; });
+}
+
+// The peer's part and its weights are not read: a layer of few maps reads the image.
+#define STRIP_KERNELS(tile, suffix, blocks)                                                                            \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
+        conv_forward_##suffix(const NUMBER::Element* x, const NUMBER::Element*, const NUMBER::Element* weights,        \
+                              const NUMBER::Element*, const float* bias, NUMBER::Element* y, int, int activation,      \
+                              ConvShape shape) {                                                                       \
+        IF_TENSOR(strip_forward<tile>(x, weights, bias, y, activation, shape));                                        \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
+        conv_backward_weights_##suffix(const NUMBER::Element* x, const NUMBER::Element* dy, float* to,                 \
+                                       int pixels_per_part, int accumulate_into, Divider image_pixels,                 \
+                                       Divider row_pixels, ConvShape shape) {                                          \
+        IF_TENSOR(strip_backward_weights<tile>(x, dy, to, pixels_per_part, accumulate_into, image_pixels, row_pixels,  \
+                                               shape));                                                                \
+    }
