@@ -146,6 +146,7 @@ impl Bench<'_> {
             input,
             output: window.output(input, maps),
             window,
+            activated: None,
         };
         let lrn = Lrn {
             shape: input,

@@ -163,10 +163,11 @@ __device__ __forceinline__ float won(const float* slopes, const unsigned char* w
     return sum;
 }
 
-// As `lrn.cu`'s backward pass, with the pool's gradient for dy.
+// As `lrn.cu`'s backward pass, with the pool's gradient for dy; then back through the activation that gave x, if any.
 template <class T>
 __device__ __forceinline__ void backward(const T* __restrict__ x, const T* __restrict__ dy, T* __restrict__ dx,
-                                         const PoolShape& shape, const LrnPoolShare& share, const LrnConstants& op) {
+                                         const PoolShape& shape, const LrnPoolShare& share, const LrnConstants& op,
+                                         int activated) {
     __shared__ float raw[LRN_POOL_RAW], near_values[LRN_POOL_NEAR], slopes[LRN_POOL_WINDOWS], direct[LRN_POOL_OWN];
     __shared__ unsigned char winners[LRN_POOL_WINDOWS];
     const LrnPoolPlace at(shape, share);
@@ -216,7 +217,8 @@ __device__ __forceinline__ void backward(const T* __restrict__ x, const T* __res
         for (int j = map; j < map + op.size; ++j) sum += terms[pixel * near + j];
         const float value = raw[((a + shift) * halo + b + shift) * wide + map + op.size - 1];
         const int input = (at.image * shape.height + row) * shape.width + column;
-        dx[input * shape.maps + at.first_map + map] = narrow<T>(factor * value * sum + direct[i]);
+        const float slope = activation_slope(activated, value);
+        dx[input * shape.maps + at.first_map + map] = narrow<T>(slope * (factor * value * sum + direct[i]));
     }
 }
 
@@ -228,8 +230,8 @@ __device__ __forceinline__ void backward(const T* __restrict__ x, const T* __res
     }                                                                                                           \
     extern "C" __global__ void __launch_bounds__(256)                                                           \
         lrn_pool_backward##suffix(const T* __restrict__ x, const T* __restrict__ dy, T* __restrict__ dx,        \
-            PoolShape shape, LrnPoolShare share, LrnConstants op) {                                             \
-        backward(x, dy, dx, shape, share, op);                                                                  \
+            PoolShape shape, LrnPoolShare share, LrnConstants op, int activated) {                              \
+        backward(x, dy, dx, shape, share, op, activated);                                                       \
     }
 
 FOR_EACH_TYPE(LRN_POOL_KERNELS)

@@ -36,11 +36,12 @@ __device__ __forceinline__ bool is_first(const T* source, const PoolShape& shape
     return true;
 }
 
-// Sums `dy` of the windows whose first maximum this input is.
+// Sums `dy` of the windows whose first maximum this input is; then back through the activation that gave x, if any.
 template <class T>
 __device__ __forceinline__ void backward(const T* __restrict__ x, const T* __restrict__ y, const T* __restrict__ dy,
                                          T* __restrict__ dx, int elements, const PoolShape& shape,
-                                         const Divider& maps, const Divider& width, const Divider& height) {
+                                         const Divider& maps, const Divider& width, const Divider& height,
+                                         int activated) {
     const int number = global_thread();
     if (number >= elements) return;
     int map = number;
@@ -60,7 +61,7 @@ __device__ __forceinline__ void backward(const T* __restrict__ x, const T* __res
                                                       q * shape.stride - shape.pad, row, column, value))
                 sum += widen(dy[output]);
         }
-    dx[number] = narrow<T>(sum);
+    dx[number] = narrow<T>(activation_slope(activated, value) * sum);
 }
 
 #define POOL_KERNELS(suffix, T)                                                                                       \
@@ -71,8 +72,9 @@ __device__ __forceinline__ void backward(const T* __restrict__ x, const T* __res
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256)                                                                 \
         pool_backward##suffix(const T* __restrict__ x, const T* __restrict__ y, const T* __restrict__ dy,             \
-            T* __restrict__ dx, int elements, PoolShape shape, Divider maps, Divider width, Divider height) {         \
-        backward(x, y, dy, dx, elements, shape, maps, width, height);                                                 \
+            T* __restrict__ dx, int elements, PoolShape shape, Divider maps, Divider width, Divider height,           \
+            int activated) {                                                                                          \
+        backward(x, y, dy, dx, elements, shape, maps, width, height, activated);                                      \
     }
 
 FOR_EACH_TYPE(POOL_KERNELS)

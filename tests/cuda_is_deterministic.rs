@@ -73,6 +73,7 @@ impl Step {
                 input: output,
                 output: pooled,
                 window: pooling,
+                activated: None,
             },
             linear: Linear {
                 input: pooled,

@@ -80,6 +80,16 @@ pub enum Rule<'a, B> {
     },
 }
 
+/// One array of parameters to be updated, and by what.
+pub struct Update<'a, B> {
+    pub rule: Rule<'a, B>,
+    pub elements: usize,
+    pub weights: &'a mut B,
+    pub momentum: &'a mut B,
+    /// ∂L/∂w.
+    pub gradient: &'a B,
+}
+
 /// Sums over the images of one or more batches, as the loss operation adds them up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {

@@ -20,7 +20,7 @@ use crate::batch::{Batch, HostAllocator};
 use crate::error::{Error, Result, device, usage};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
-pub use arguments::{Link, Mask, Peak, Rule, Score, Sink};
+pub use arguments::{Link, Mask, Peak, Rule, Score, Sink, Update};
 
 /// Memory and operations of one device. Sizes are in elements, not bytes.
 pub trait Device: Send + Sized {
@@ -370,15 +370,10 @@ pub trait Device: Send + Sized {
 
     // Update.
 
-    /// See [`Sgd`]; `gradient` is ∂L/∂w, scaled as the [`loss_scale`] state says; nothing changes where that says
-    /// overflow.
+    /// See [`Sgd`]; gradients are scaled as the [`loss_scale`] state says; nothing changes where that says overflow.
     fn update(
         &mut self,
-        rule: &Rule<'_, Self::Buffer>,
-        elements: usize,
-        weights: &mut Self::Buffer,
-        momentum: &mut Self::Buffer,
-        gradient: &Self::Buffer,
+        updates: &mut [Update<'_, Self::Buffer>],
         loss_scale: Option<&Self::Buffer>,
     ) -> Result<()>;
     /// Notes in the state whether a gradient is not finite.

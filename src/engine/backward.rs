@@ -186,7 +186,7 @@ impl<D: Device> Rank<D> {
         result
     }
 
-    /// Convolution and fully connected layers: the activation, the gradient of the other
+    /// Convolution and fully connected layers: the activation where no pool has done it, the gradient of the other
     /// column's maps (sent at once), of the own maps, of the weights, of the bias.
     #[allow(clippy::too_many_arguments)]
     fn weighted_backward(
@@ -201,8 +201,9 @@ impl<D: Device> Rank<D> {
         context: &StepContext<'_>,
         dy: &mut D::Buffer,
     ) -> Result<()> {
-        let shape = plan.slots[step.output()].shape;
-        if let Some(activation) = step.activation() {
+        let output = &plan.slots[step.output()];
+        let shape = output.shape;
+        if let Some(activation) = step.activation().filter(|_| !output.sloped) {
             let y = self.columns[local].slots[step.output()]
                 .as_ref()
                 .expect("a column holds its maps");

@@ -4,7 +4,7 @@ use super::Rates;
 use super::links::Links;
 use super::rank::Rank;
 use crate::device::loss_scale::{LossScale, STATE, USED};
-use crate::device::{Device, Rule};
+use crate::device::{Device, Rule, Update};
 use crate::error::Result;
 use crate::network::op::Sgd;
 
@@ -57,32 +57,34 @@ impl<D: Device> Rank<D> {
                     .loss_scale_merge(&scaling.inbox, &mut scaling.state)?;
             }
         }
-        let (device, later) = (&mut self.device, self.later.as_ref());
-        let scale = self.scaling.as_ref().map(|s| &s.state);
+        let (later, scale) = (self.later.as_ref(), self.scaling.as_ref().map(|s| &s.state));
+        let mut updates = Vec::new();
         for column in &mut self.columns {
             for (id, share) in column.shares.iter_mut().enumerate() {
                 let Some(share) = share else { continue };
                 let gradients = share.gradients.iter().flatten();
-                for ((weights, momentum), gradient) in share
-                    .weights
-                    .iter_mut()
-                    .zip(&mut share.momentum)
-                    .zip(gradients)
-                {
-                    let rule = rule(&rates[id].0, later, 2 * id);
-                    let elements = share.weight_elements;
-                    device.update(&rule, elements, weights, momentum, gradient, scale)?;
-                }
-                device.update(
-                    &rule(&rates[id].1, later, 2 * id + 1),
-                    share.bias_elements,
-                    &mut share.bias,
-                    &mut share.bias_momentum,
-                    &share.bias_gradient,
-                    scale,
-                )?;
+                let matrices = share.weights.iter_mut().zip(&mut share.momentum);
+                updates.extend(
+                    matrices
+                        .zip(gradients)
+                        .map(|((weights, momentum), gradient)| Update {
+                            rule: rule(&rates[id].0, later, 2 * id),
+                            elements: share.weight_elements,
+                            weights,
+                            momentum,
+                            gradient,
+                        }),
+                );
+                updates.push(Update {
+                    rule: rule(&rates[id].1, later, 2 * id + 1),
+                    elements: share.bias_elements,
+                    weights: &mut share.bias,
+                    momentum: &mut share.bias_momentum,
+                    gradient: &share.bias_gradient,
+                });
             }
         }
+        self.device.update(&mut updates, scale)?;
         match &mut self.scaling {
             Some(scaling) => self.device.loss_scale_update(&mut scaling.state),
             None => Ok(()),

@@ -234,8 +234,9 @@ pub fn of_plan(plan: &Plan, fused: bool) -> Vec<Case> {
 
 fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usize, Kind)) {
     use Pass::{Backward, Forward};
-    let elements = plan.slots[step.output()].shape.len();
-    if let Some(activation) = step.activation() {
+    let output = &plan.slots[step.output()];
+    let elements = output.shape.len();
+    if let Some(activation) = step.activation().filter(|_| !output.sloped) {
         add(Backward, 1, Kind::ActivationBackward(activation, elements));
     }
     match *step {

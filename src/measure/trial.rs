@@ -4,7 +4,7 @@ use super::cases::{Case, Kind};
 use super::median;
 use super::operands::{Fill, Store, numbers};
 use crate::batch::{Batch, Draw};
-use crate::device::{Device, Mask, Rule, Sink};
+use crate::device::{Device, Mask, Rule, Sink, Update};
 use crate::error::Result;
 use crate::network::op::Sgd;
 use crate::precision::Precision;
@@ -352,8 +352,14 @@ fn run_elements<D: Device>(
         Kind::Add(len) => device.add(n * len, reads[0], first),
         Kind::SoftmaxForward(classes) => device.softmax_forward(classes, n, reads[0], first),
         Kind::Sgd(len) => {
-            let rule = Rule::Now(&SGD);
-            device.update(&rule, len, first, &mut rest[0], reads[0], None)
+            let update = Update {
+                rule: Rule::Now(&SGD),
+                elements: len,
+                weights: first,
+                momentum: &mut rest[0],
+                gradient: reads[0],
+            };
+            device.update(&mut [update], None)
         }
         _ => unreachable!("run elsewhere"),
     }

@@ -184,6 +184,8 @@ pub struct Pool {
     pub input: Shape,
     pub output: Shape,
     pub window: Window,
+    /// The activation whose output the input is, where going back includes its derivative.
+    pub activated: Option<Activation>,
 }
 
 /// Dropout of a fully connected layer's outputs (paper §4.2). A unit is dropped when its random

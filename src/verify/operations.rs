@@ -243,6 +243,7 @@ fn odd_pool() -> Pool {
         input,
         output: window.output(input, input.maps),
         window,
+        activated: Some(Activation::Relu),
     }
 }
 

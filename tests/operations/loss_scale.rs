@@ -3,7 +3,7 @@
 
 use crate::support::*;
 use alexnet_mp::device::loss_scale::{OVERFLOW, STATE};
-use alexnet_mp::device::{Device, Rule};
+use alexnet_mp::device::{Device, Rule, Update};
 use alexnet_mp::network::op::Sgd;
 
 fn state<D: Device>(d: &mut D, scale: f32, steps: f32) -> D::Buffer {
@@ -75,9 +75,14 @@ fn an_update_takes_the_scale_out_of_the_gradient_and_does_nothing_after_an_overf
                 },
                 false => Rule::Now(&op),
             };
-            let (weights_of, momentum_of) = (&mut weights, &mut momentum);
-            d.update(&rule, n, weights_of, momentum_of, &gradient, scale.as_ref())
-                .unwrap();
+            let update = Update {
+                rule,
+                elements: n,
+                weights: &mut weights,
+                momentum: &mut momentum,
+                gradient: &gradient,
+            };
+            d.update(&mut [update], scale.as_ref()).unwrap();
             (read(&mut d, &weights, n), read(&mut d, &momentum, n))
         };
         let expected = update(&g, None, false);

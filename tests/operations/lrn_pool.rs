@@ -3,13 +3,14 @@
 use crate::support::*;
 use crate::{lrn, pool, reference};
 use alexnet_mp::device::Device;
-use alexnet_mp::network::op::{Lrn, Pool};
+use alexnet_mp::network::op::{Activation, Lrn, Pool};
 
 for_each_device!(
     forward_agrees_with_float64,
     the_gradient_is_that_of_the_two_operations,
     gradients_are_the_slopes_of_the_output,
     gradients_at_the_layers_sizes_agree_with_float64,
+    going_back_may_include_the_activation_before,
 );
 
 fn cases() -> Vec<(Lrn, Pool)> {
@@ -114,6 +115,32 @@ fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
         let slopes = images.flat_map(|(x, dy)| differences(value, &wide(x), &wide(dy)));
         let slopes: Vec<f64> = slopes.collect();
         assert_close((lrn, pool), &read(&mut d, &dx, x.len()), &slopes, GRADIENT);
+    }
+}
+
+fn going_back_may_include_the_activation_before<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for (lrn, pool) in cases().into_iter().filter(|(l, _)| l.shape.len() < 1000) {
+        for activation in [Activation::Relu, Activation::Tanh] {
+            let pool = Pool {
+                activated: Some(activation),
+                ..pool
+            };
+            let z = wide(&random(0, 2 * pool.input.len()));
+            let x = filled(&mut d, &narrow(&activate(activation, &z)));
+            let dy = random(1, 2 * pool.output.len());
+            let y = forward(&mut d, &lrn, &pool, &x);
+            let gradient = filled(&mut d, &dy);
+            let mut dx = d.allocate(z.len()).unwrap();
+            d.lrn_pool_backward(&lrn, &pool, 2, &x, &y, &gradient, &mut dx)
+                .unwrap();
+            let value =
+                |z: &[f64]| reference::pool(&pool, &reference::lrn(&lrn, &activate(activation, z)));
+            let images = z.chunks(pool.input.len()).zip(dy.chunks(pool.output.len()));
+            let slopes = images.flat_map(|(z, dy)| differences(value, z, &wide(dy)));
+            let slopes: Vec<f64> = slopes.collect();
+            assert_close((lrn, pool), &read(&mut d, &dx, z.len()), &slopes, GRADIENT);
+        }
     }
 }
 

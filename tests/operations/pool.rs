@@ -3,12 +3,13 @@
 use crate::reference;
 use crate::support::*;
 use alexnet_mp::device::Device;
-use alexnet_mp::network::op::{Pool, Shape, Window};
+use alexnet_mp::network::op::{Activation, Pool, Shape, Window};
 
 for_each_device!(
     forward_takes_the_largest_pixel_inside,
     gradients_go_to_the_largest_pixel,
     ties_go_to_the_first_maximum,
+    going_back_may_include_the_activation_before,
 );
 
 pub fn op(shape: (usize, usize, usize), window: (usize, usize, usize)) -> Pool {
@@ -18,6 +19,7 @@ pub fn op(shape: (usize, usize, usize), window: (usize, usize, usize)) -> Pool {
         input,
         output: window.output(input, input.maps),
         window,
+        activated: None,
     }
 }
 
@@ -77,6 +79,23 @@ fn gradients_go_to_the_largest_pixel<D: Device>(open: Open<D>) {
         let image = |(x, dy): (&[f32], &[f32])| reference::pool_backward(&op, &wide(x), &wide(dy));
         let expected: Vec<f64> = images.flat_map(image).collect();
         assert_close(op, &dx, &expected, GRADIENT);
+    }
+}
+
+fn going_back_may_include_the_activation_before<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for op in cases().into_iter().filter(|op| op.input.len() < 1000) {
+        for activation in [Activation::Relu, Activation::Tanh] {
+            let op = Pool {
+                activated: Some(activation),
+                ..op
+            };
+            let (z, dy) = (wide(&random(0, op.input.len())), random(1, op.output.len()));
+            let dx = backward(&mut d, &op, 1, &narrow(&activate(activation, &z)), &dy);
+            let value = |z: &[f64]| reference::pool(&op, &activate(activation, z));
+            let slopes = differences(value, &z, &wide(&dy));
+            assert_close(op, &dx, &slopes, GRADIENT);
+        }
     }
 }
 

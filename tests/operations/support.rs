@@ -1,6 +1,7 @@
 //! What the tests share: random numbers, buffers with contents, comparison.
 
 use alexnet_mp::device::Device;
+use alexnet_mp::network::op::Activation;
 use alexnet_mp::random::{Key, Purpose};
 
 /// Makes a `#[test]` of each function for every device there is.
@@ -176,6 +177,20 @@ pub fn assert_close(what: impl std::fmt::Debug, actual: &[f32], expected: &[f64]
         println!("{error:.1e} {what:?}");
     }
     assert!(error <= tolerance, "relative error {error:e} of {what:?}");
+}
+
+/// The same numbers in f32.
+pub fn narrow(x: &[f64]) -> Vec<f32> {
+    x.iter().map(|&x| x as f32).collect()
+}
+
+/// The activation of every number.
+pub fn activate(activation: Activation, z: &[f64]) -> Vec<f64> {
+    let of = |&z: &f64| match activation {
+        Activation::Relu => z.max(0.0),
+        Activation::Tanh => z.tanh(),
+    };
+    z.iter().map(of).collect()
 }
 
 /// The gradient of Σ dy·f(x) by central differences.

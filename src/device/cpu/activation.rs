@@ -54,6 +54,19 @@ pub fn apply(isa: Isa, activation: Option<Activation>, y: &mut [f32]) {
     }
 }
 
+/// `dy = dy · activation'(y)`, in the calling thread.
+pub fn slope(isa: Isa, activation: Option<Activation>, y: &[f32], dy: &mut [f32]) {
+    match activation {
+        None => {}
+        Some(Activation::Relu) => relu_backward(isa, y, dy),
+        Some(Activation::Tanh) => {
+            for (dy, y) in dy.iter_mut().zip(y) {
+                *dy *= 1.0 - y * y;
+            }
+        }
+    }
+}
+
 /// `y = activation(y)`.
 pub fn forward(workers: &Workers, activation: Activation, y: &mut [f32]) {
     let isa = workers.isa;
@@ -64,15 +77,7 @@ pub fn forward(workers: &Workers, activation: Activation, y: &mut [f32]) {
 pub fn backward(workers: &Workers, activation: Activation, y: &[f32], dy: &mut [f32]) {
     let isa = workers.isa;
     workers.chunks(dy, CHUNK, |chunk, dy, _| {
-        let y = &y[chunk * CHUNK..][..dy.len()];
-        match activation {
-            Activation::Relu => relu_backward(isa, y, dy),
-            Activation::Tanh => {
-                for (dy, y) in dy.iter_mut().zip(y) {
-                    *dy *= 1.0 - y * y;
-                }
-            }
-        }
+        slope(isa, Some(activation), &y[chunk * CHUNK..][..dy.len()], dy);
     });
 }
 

@@ -5,7 +5,7 @@ use super::lrn_row::{self, Row};
 use super::pool::inside;
 use super::simd::{Isa, Vector, kernel};
 use super::team::Team;
-use super::{lrn, pool};
+use super::{activation, lrn, pool};
 use crate::error::Result;
 use crate::network::op::{Lrn, Pool};
 
@@ -316,6 +316,7 @@ pub fn backward(
             } else {
                 backward_plain(isa, (lrn, pool), x, y, dy, dx, own);
             }
+            activation::slope(isa, pool.activated, x, dx);
         });
     Ok(())
 }

@@ -35,7 +35,7 @@ pub use buffer::Buffer;
 pub use simd::Isa;
 
 use super::rendezvous::Rendezvous;
-use super::{Device, Mask, Peak, Rule, Score, Sink, unscaled};
+use super::{Device, Mask, Peak, Rule, Score, Sink, Update, unscaled};
 use crate::batch::{Batch, HostAllocator, pageable};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
@@ -476,18 +476,17 @@ impl Device for CpuDevice {
 
     fn update(
         &mut self,
-        rule: &Rule<'_, Buffer>,
-        elements: usize,
-        weights: &mut Buffer,
-        momentum: &mut Buffer,
-        gradient: &Buffer,
+        updates: &mut [Update<'_, Buffer>],
         loss_scale: Option<&Buffer>,
     ) -> Result<()> {
-        let (Rule::Now(op), None) = (rule, loss_scale) else {
-            return Err(unscaled(self));
-        };
-        let (weights, momentum) = (&mut weights[..elements], &mut momentum[..elements]);
-        sgd::sgd(&self.team.workers, op, weights, momentum, gradient);
+        for update in updates {
+            let (Rule::Now(op), None) = (&update.rule, loss_scale) else {
+                return Err(unscaled(self));
+            };
+            let weights = &mut update.weights[..update.elements];
+            let momentum = &mut update.momentum[..update.elements];
+            sgd::sgd(&self.team.workers, op, weights, momentum, update.gradient);
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Max pooling.
 
+use super::activation;
 use super::simd::kernel;
 use super::team::Team;
 use crate::error::Result;
@@ -104,7 +105,9 @@ pub fn backward(
                 &y[image * pooled..][..pooled],
                 &dy[image * pooled..][..pooled],
             );
-            unpool_image(isa, op, &x[image * len..][..len], y, dy, dx, own);
+            let x = &x[image * len..][..len];
+            unpool_image(isa, op, x, y, dy, dx, own);
+            activation::slope(isa, op.activated, x, dx);
         });
     Ok(())
 }

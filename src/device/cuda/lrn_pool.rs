@@ -1,6 +1,6 @@
 //! Response normalisation and pooling in one pass; `kernels/lrn_pool.cu`.
 
-use super::geometry::{Divider, LrnConstants, argument_types, int};
+use super::geometry::{Divider, LrnConstants, activation_code, argument_types, int};
 use super::module::{Grid, arguments};
 use super::pool::PoolShape;
 use super::{Buffer, CudaDevice};
@@ -219,6 +219,7 @@ impl CudaDevice {
             row_tiles: Divider::new(tiles(pool.input.height))?,
         };
         let (shape, constants) = (PoolShape::new(pool, images)?, LrnConstants::of_maps(lrn)?);
+        let activated = activation_code(pool.activated);
         let blocks = [
             images * tiles(pool.input.height),
             tiles(pool.input.width),
@@ -232,7 +233,7 @@ impl CudaDevice {
                     blocks,
                     threads: 256,
                 },
-                arguments![x, dy, dx, shape, share, constants],
+                arguments![x, dy, dx, shape, share, constants, activated],
             )
         }
     }
@@ -268,6 +269,7 @@ mod tests {
             input: shape,
             output: window.output(shape, 48),
             window,
+            activated: None,
         };
         (lrn, pool)
     }

@@ -4,7 +4,7 @@ use super::buffer::Element;
 use super::memory::pinned_allocator;
 use super::{Buffer, CudaDevice, Graph, Input, Mailbox, Tally};
 use crate::batch::{Batch, HostAllocator};
-use crate::device::{Device, Link, Mask, Peak, Rule, Score, Sink};
+use crate::device::{Device, Link, Mask, Peak, Score, Sink, Update};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
@@ -380,14 +380,10 @@ impl Device for CudaDevice {
 
     fn update(
         &mut self,
-        rule: &Rule<'_, Buffer>,
-        elements: usize,
-        weights: &mut Buffer,
-        momentum: &mut Buffer,
-        gradient: &Buffer,
+        updates: &mut [Update<'_, Buffer>],
         loss_scale: Option<&Buffer>,
     ) -> Result<()> {
-        self.launch_sgd(rule, elements, weights, momentum, gradient, loss_scale)
+        self.launch_sgd(updates, loss_scale)
     }
 
     fn loss_scale_check(

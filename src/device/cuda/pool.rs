@@ -1,6 +1,6 @@
 //! Max pooling; `kernels/pool.cu`.
 
-use super::geometry::{Divider, argument_types, int};
+use super::geometry::{Divider, activation_code, argument_types, int};
 use super::module::{Grid, arguments};
 use super::{Buffer, CudaDevice};
 use crate::error::Result;
@@ -87,7 +87,7 @@ impl CudaDevice {
         );
         let dx = self.output(dx, inputs)?;
         let (shape, maps) = (PoolShape::new(op, images)?, Divider::new(op.input.maps)?);
-        let count = int(inputs)?;
+        let (count, activated) = (int(inputs)?, activation_code(op.activated));
         let (width, height) = (
             Divider::new(op.input.width)?,
             Divider::new(op.input.height)?,
@@ -97,7 +97,7 @@ impl CudaDevice {
             self.launch(
                 self.kernels.pool_backward.of(element),
                 Grid::for_each(inputs),
-                arguments![x, y, dy, dx, count, shape, maps, width, height],
+                arguments![x, y, dy, dx, count, shape, maps, width, height, activated],
             )
         }
     }

@@ -69,6 +69,7 @@ impl<'a> Builder<'a> {
             shape,
             columns,
             gradient,
+            sloped: false,
         });
         self.slots.len() - 1
     }
@@ -239,7 +240,7 @@ impl<'a> Builder<'a> {
                 (y, vec![Step::LocalNorm { op, x, y }; columns])
             }
             Then::Pool => {
-                let op = self.pool(shape)?;
+                let op = self.pool(x)?;
                 let y = self.slot(format!("{name}.pool"), op.output, columns);
                 (y, vec![Step::Pool { op, x, y }; columns])
             }
@@ -250,7 +251,7 @@ impl<'a> Builder<'a> {
 
     fn lrn_pool(&mut self, name: &str, x: SlotId, columns: usize) -> Result<SlotId> {
         let shape = self.slots[x].shape;
-        let pool = self.pool(shape)?;
+        let pool = self.pool(x)?;
         let y = self.slot(format!("{name}.pool"), pool.output, columns);
         let steps = (0..columns)
             .map(|c| Step::LrnPool {
@@ -288,13 +289,21 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn pool(&self, input: Shape) -> Result<Pool> {
+    /// The pool of slot `x`; an activation fused into what wrote that goes back with the pool.
+    fn pool(&mut self, x: SlotId) -> Result<Pool> {
+        let input = self.slots[x].shape;
         let rule = self.network.pool;
         let window = Window::new(rule.size, rule.stride, 0);
+        let activated = match self.stages.last() {
+            Some(Stage::Compute { steps, .. }) if steps[0].output() == x => steps[0].activation(),
+            _ => None,
+        };
+        self.slots[x].sloped = activated.is_some();
         Ok(Pool {
             input,
             output: window.output(input, input.maps),
             window,
+            activated,
         })
     }
 

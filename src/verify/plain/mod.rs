@@ -9,7 +9,7 @@ mod weighted;
 
 use crate::batch::{Batch, Draw, HostAllocator, pageable};
 use crate::device::rendezvous::Rendezvous;
-use crate::device::{Device, Mask, Rule, Score, Sink, unscaled};
+use crate::device::{Device, Mask, Rule, Score, Sink, Update, unscaled};
 use crate::error::Result;
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 
@@ -192,7 +192,14 @@ impl Device for Plain {
                 let mut gradient = vec![0.0; op.depth() * op.outputs];
                 weighted::linear_weights(op, images, x, dy, false, &mut gradient);
                 let rule = Rule::Now(&sgd);
-                self.update(&rule, gradient.len(), weights, momentum, &gradient, None)?;
+                let update = Update {
+                    rule,
+                    elements: gradient.len(),
+                    weights,
+                    momentum,
+                    gradient: &gradient,
+                };
+                self.update(&mut [update], None)?;
             }
         }
         Ok(())
@@ -233,14 +240,7 @@ impl Device for Plain {
         y: &Buffer,
         dy: &mut Buffer,
     ) -> Result<()> {
-        for (y, dy) in y.iter().zip(&mut dy[..elements]) {
-            let y = f64::from(*y);
-            let slope = match activation {
-                Activation::Relu => f64::from(u8::from(y > 0.0)),
-                Activation::Tanh => 1.0 - y * y,
-            };
-            *dy = (f64::from(*dy) * slope) as f32;
-        }
+        weighted::slope(Some(activation), &y[..elements], dy);
         Ok(())
     }
     fn lrn_forward(
@@ -298,15 +298,16 @@ impl Device for Plain {
         &mut self,
         op: &Pool,
         images: usize,
-        x: &Buffer,
+        input: &Buffer,
         _y: &Buffer,
         dy: &Buffer,
         dx: &mut Buffer,
     ) -> Result<()> {
-        let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        let x: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
         for (dx, d) in dx.iter_mut().zip(maps::pool_backward(op, images, &x, dy)) {
             *dx = d as f32;
         }
+        weighted::slope(op.activated, input, dx);
         Ok(())
     }
     fn lrn_pool_forward(
@@ -335,6 +336,7 @@ impl Device for Plain {
         let between = maps::pool_backward(pool, images, &normalised, dy);
         let all = maps::lrn_backward(lrn, images, &[x], &between);
         dx[..all[0].len()].copy_from_slice(&all[0]);
+        weighted::slope(pool.activated, x, dx);
         Ok(())
     }
     fn dropout_forward(
@@ -444,22 +446,20 @@ impl Device for Plain {
 
     fn update(
         &mut self,
-        rule: &Rule<'_, Buffer>,
-        elements: usize,
-        weights: &mut Buffer,
-        momentum: &mut Buffer,
-        gradient: &Buffer,
+        updates: &mut [Update<'_, Buffer>],
         loss_scale: Option<&Buffer>,
     ) -> Result<()> {
-        let (Rule::Now(op), None) = (rule, loss_scale) else {
-            return Err(unscaled(self));
-        };
-        let [rate, keep, decay] = [op.rate, op.momentum, op.decay].map(f64::from);
-        let pairs = weights[..elements].iter_mut().zip(momentum);
-        for ((w, v), g) in pairs.zip(gradient) {
-            let wide = f64::from(*w);
-            let step = keep * f64::from(*v) - decay * rate * wide - rate * f64::from(*g);
-            (*v, *w) = (step as f32, (wide + step) as f32);
+        for update in updates {
+            let (Rule::Now(op), None) = (&update.rule, loss_scale) else {
+                return Err(unscaled(self));
+            };
+            let [rate, keep, decay] = [op.rate, op.momentum, op.decay].map(f64::from);
+            let weights = update.weights[..update.elements].iter_mut();
+            for ((w, v), g) in weights.zip(&mut *update.momentum).zip(update.gradient) {
+                let wide = f64::from(*w);
+                let step = keep * f64::from(*v) - decay * rate * wide - rate * f64::from(*g);
+                (*v, *w) = (step as f32, (wide + step) as f32);
+            }
         }
         Ok(())
     }

@@ -20,6 +20,19 @@ pub(super) fn activate(activation: Option<Activation>, y: f64) -> f64 {
     }
 }
 
+/// `dy` times the derivative of the activation, if there is one, told from its output.
+pub(super) fn slope(activation: Option<Activation>, y: &[f32], dy: &mut [f32]) {
+    for (y, dy) in y.iter().zip(dy) {
+        let y = f64::from(*y);
+        let slope = match activation {
+            None => 1.0,
+            Some(Activation::Relu) => f64::from(u8::from(y > 0.0)),
+            Some(Activation::Tanh) => 1.0 - y * y,
+        };
+        *dy = (f64::from(*dy) * slope) as f32;
+    }
+}
+
 /// The input pixel that output position (row, column) reads at (i, j) of its window.
 fn tap(op: &Conv, row: usize, column: usize, i: usize, j: usize) -> Option<usize> {
     let w = op.window;
