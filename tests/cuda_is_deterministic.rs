@@ -176,9 +176,14 @@ impl Step {
             momentum: 0.9,
             decay: 5e-4,
         };
-        let rule = alexnet_mp::device::Rule::Now(&sgd);
-        gpu.update(&rule, self.conv.depth() * 36, &mut w1, &mut v, &g1, None)
-            .unwrap();
+        let update = alexnet_mp::device::Update {
+            rule: alexnet_mp::device::Rule::Now(&sgd),
+            elements: self.conv.depth() * 36,
+            weights: &mut w1,
+            momentum: &mut v,
+            gradient: &g1,
+        };
+        gpu.update(&mut [update], None).unwrap();
         issued();
 
         let score = gpu.take_tally(&mut tally).unwrap();
