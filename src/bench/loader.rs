@@ -26,8 +26,9 @@ pub struct StageTime {
     pub stage: &'static str,
     /// Of one image, on one thread or on the device.
     pub microseconds: f64,
-    /// Images a second of that one thread, if it did nothing else.
-    pub images_per_second: f64,
+    /// Images a second of that one thread, if it did nothing else; none of a stage that takes no
+    /// time, as decoding raw shards.
+    pub images_per_second: Option<f64>,
 }
 
 impl StageTime {
@@ -35,7 +36,7 @@ impl StageTime {
         StageTime {
             stage,
             microseconds: seconds * 1e6,
-            images_per_second: 1.0 / seconds.max(1e-9),
+            images_per_second: (seconds > 0.0).then(|| 1.0 / seconds),
         }
     }
 }

@@ -284,10 +284,10 @@ fn loader_text(time: &LoaderTime, report: &Report, used: f64) -> String {
     );
     let workers = format!("{} worker(s)", time.workers);
     let row = |name: &str, by: &str, microseconds: f64| {
-        let (time, rate) = (
-            format!("{microseconds:.1}"),
-            rate(1e6 / microseconds.max(1e-3)),
-        );
+        let (time, rate) = match microseconds > 0.0 {
+            true => (format!("{microseconds:.1}"), rate(1e6 / microseconds)),
+            false => ("none".to_string(), String::new()),
+        };
         vec![name.to_string(), by.to_string(), time, rate]
     };
     let (by_workers, by_device) = time.parts();

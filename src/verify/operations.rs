@@ -1,6 +1,7 @@
 //! Every operation of a device against the plain reference.
 
 use super::Options;
+use super::network::Network;
 use super::plain::Plain;
 use super::report::{Check, Recorder, relative_error, worst};
 use crate::config::Config;
@@ -128,7 +129,11 @@ fn time<D: Device>(
 
 /// The operations of the network, and those that it does not use.
 fn all_cases(options: &Options, fused: bool) -> Result<Vec<Case>> {
-    let config = Config::load("paper", &super::network::size(options.quick))?;
+    let network = match options.quick {
+        true => Network::Small,
+        false => Network::Papers,
+    };
+    let config = Config::load("paper", &network.overrides())?;
     let plan = config.plan()?;
     let mut all: Vec<Case> = Vec::new();
     let others = others(config.network.image, config.data.side);

@@ -4,6 +4,7 @@ use super::Options;
 use super::report::{Check, Recorder};
 use crate::device::Device;
 use crate::error::Result;
+use crate::precision::Precision;
 use crate::random::{Key, Purpose};
 use std::time::Instant;
 
@@ -15,13 +16,17 @@ const MESSAGES: u32 = 3;
 const TIMED: usize = 4 << 20;
 const LAPS: usize = 8;
 
-/// Checks and times both directions, and reports which way the messages take.
+/// Checks and times both directions, and reports which way the messages take. Messages are f32, whatever was computed in
+/// before: what arrives must be what was sent, and not what it was rounded to.
 pub(super) fn verify<D: Device>(
     first: &mut D,
     second: &mut D,
     options: &Options,
     recorder: &mut Recorder<'_>,
 ) -> Result<()> {
+    for device in [&mut *first, &mut *second] {
+        device.set_precision(Precision::F32)?;
+    }
     if let Some(check) = way(first, second)? {
         recorder.add(check);
     }

@@ -130,10 +130,19 @@ fn without_flags_two_gpus_are_chosen_where_they_are() {
 
 /// What `verify --quick --json` says of two GPUs, and how it ends.
 fn verified(gpus: &str, variables: &[(&str, &str)]) -> Option<(serde_json::Value, Ran)> {
+    verified_in("f32", gpus, variables)
+}
+
+fn verified_in(
+    precision: &str,
+    gpus: &str,
+    variables: &[(&str, &str)],
+) -> Option<(serde_json::Value, Ran)> {
     let folder = folder();
     let mut program = on_virtual_gpus(folder.path())?;
     let ran: Ran = program
-        .args(["verify", "--gpus", gpus, "--quick", "--json"])
+        .args(["verify", "--gpus", gpus, "--precision", precision])
+        .args(["--quick", "--json"])
         .envs(variables.iter().copied())
         .output()
         .unwrap()
@@ -164,6 +173,24 @@ fn verify_passes_on_gpus_that_are_well() {
             assert!(rate.is_number() || bytes.is_number(), "{check}");
             assert!(check["share_of_peak"].is_number(), "{check}");
         }
+    }
+}
+
+/// Two GPUs, and one named twice: messages are checked after operations in 16 bits.
+#[test]
+fn verify_passes_in_16_bits() {
+    for gpus in ["0,1", "0,0"] {
+        let Some((report, ran)) = verified_in("bf16", gpus, &[]) else {
+            return;
+        };
+        ran.well();
+        let checks = report["checks"].as_array().unwrap();
+        let of = |part: &str| {
+            let named = |c: &&serde_json::Value| c["name"].as_str().unwrap().contains(part);
+            checks.iter().filter(named).count()
+        };
+        assert_eq!(of("smooth network"), 5, "{report}");
+        assert_eq!(of("small network"), 5, "{report}");
     }
 }
 

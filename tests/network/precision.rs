@@ -129,6 +129,45 @@ fn gradients_are_told_without_the_scale() {
     }
 }
 
+/// Relative L2 error of the gradients against f32, the largest of all tensors.
+fn gradient_error(precision: Precision, overrides: &[&str]) -> f64 {
+    let gradients = |precision: Precision| {
+        let precision = format!("train.precision={precision}");
+        let case = Case::tiny("paper", &[&[&precision[..]], overrides].concat());
+        let mut engine = on_two(&case);
+        step(&mut engine, &case, 0, Dropping::Off);
+        engine.gradients().unwrap()
+    };
+    let (expected, found) = (gradients(Precision::F32), gradients(precision));
+    let pairs = found.0.iter().zip(&expected.0);
+    let errors = pairs.map(|(found, expected)| {
+        let squares = |of: &dyn Fn(f64, f64) -> f64| -> f64 {
+            let pairs = found.values.iter().zip(&expected.values);
+            pairs.map(|(&f, &e)| of(f.into(), e.into()).powi(2)).sum()
+        };
+        (squares(&|f, e| f - e) / squares(&|_, e| e)).sqrt()
+    });
+    errors.fold(0.0, f64::max)
+}
+
+/// With ReLUs and pools it is another matter: a value that rounds to the other side of its corner, or another winner of
+/// a window, sends whole gradients elsewhere.
+#[test]
+fn gradients_of_a_network_without_corners_are_off_by_a_few_roundings() {
+    let Some(_session) = session(&Options::default(), &[0, 1]) else {
+        return;
+    };
+    let smooth = [
+        "network.activation=\"tanh\"",
+        "network.pool.stride=1",
+        "network.pool.size=1",
+    ];
+    for precision in [Precision::Tf32, Precision::Bf16, Precision::F16] {
+        let error = gradient_error(precision, &smooth);
+        assert!(error < 16.0 * precision.rounding(), "{precision}: {error}");
+    }
+}
+
 #[test]
 fn the_cpu_refuses_16_bits_as_a_mistake_of_usage() {
     let case = case(Precision::Bf16);

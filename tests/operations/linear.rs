@@ -26,7 +26,7 @@ fn op(input: Shape, parts: usize, outputs: usize) -> Linear {
 
 /// fc6, fc7 and fc8 of one column, and shapes nothing divides.
 fn shapes() -> Vec<(Linear, usize)> {
-    vec![
+    let shapes = [
         (op(Shape::new(128, 6, 6), 2, 2048), 2),
         (op(Shape::flat(2048), 2, 2048), 1),
         (op(Shape::flat(2048), 2, 1000), 5),
@@ -35,7 +35,10 @@ fn shapes() -> Vec<(Linear, usize)> {
         (op(Shape::new(3, 5, 7), 1, 33), 17),
         (op(Shape::flat(300), 1, 48), 20),
         (op(Shape::flat(32), 2, 16), 128),
-    ]
+    ];
+    affordable(shapes, |(op, images)| {
+        op.parts * op.depth() * op.outputs * images
+    })
 }
 
 struct Operands {

@@ -33,7 +33,7 @@ pub fn strong(shape: Shape, parts: usize, column: usize) -> Lrn {
 }
 
 fn cases() -> Vec<Lrn> {
-    vec![
+    let cases = [
         op(Shape::new(48, 55, 55), 1, 0),
         strong(Shape::new(48, 55, 55), 1, 1),
         strong(Shape::new(128, 27, 27), 1, 0),
@@ -60,7 +60,8 @@ fn cases() -> Vec<Lrn> {
             beta: 1.0,
             ..strong(Shape::new(6, 2, 3), 1, 0)
         },
-    ]
+    ];
+    affordable(cases, |op| 100 * op.parts * op.shape.len())
 }
 
 /// The parts of image `image`, one after the other.

@@ -40,7 +40,7 @@ fn cases() -> Vec<(Lrn, Pool)> {
         },
         cases[2].1,
     ));
-    cases
+    affordable(cases, |(_, pool)| 200 * pool.input.len())
 }
 
 /// As after a ReLU.

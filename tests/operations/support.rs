@@ -81,6 +81,16 @@ pub fn watched_for_races() -> bool {
     std::env::var("VCUDA_SANITIZED").as_deref() == Ok("thread")
 }
 
+/// The cases whose `work`, in multiply-adds or elements, the tool at hand gets through: all, but under Miri, which
+/// interprets and takes a thousand times as long.
+pub fn affordable<T>(cases: impl IntoIterator<Item = T>, work: impl Fn(&T) -> usize) -> Vec<T> {
+    let most = if cfg!(miri) { 100_000 } else { usize::MAX };
+    cases
+        .into_iter()
+        .filter(|case| work(case) <= most)
+        .collect()
+}
+
 /// Runs a test on GPU 0: a real one, or a virtual one in one order.
 #[cfg(feature = "cuda")]
 pub fn on_first_gpu(test: impl Fn(Open<alexnet_mp::device::cuda::CudaDevice>)) {

@@ -147,7 +147,7 @@ macro_rules! strip {
                     tile::<V, R, $full, WIDE>(p, a.from(row), b, c.add(row * p.c_row), bias);
                     row += $full;
                 }
-                let (a, c) = (a.from(row), c.add(row * p.c_row));
+                let (a, c) = (a.from(row), c.wrapping_add(row * p.c_row));
                 match p.rows - row {
                     $($rows => tile::<V, R, $rows, WIDE>(p, a, b, c, bias),)*
                     _ => {}
@@ -169,7 +169,7 @@ macro_rules! panels {
         panels!(@ $name, $rows, $arguments, |p, a, b, c| {
             let mut panel = 0;
             while panel < p.panels {
-                let (b, c) = (b.add(panel * p.b_panel), c.add(panel * p.c_panel));
+                let (b, c) = (b.wrapping_add(panel * p.b_panel), c.wrapping_add(panel * p.c_panel));
                 let left = (p.panels - panel).min($most);
                 match left {
                     $($panels => $strip::<V, $rows, $wide>(p, a, b, c, panel * PANEL),)*
@@ -312,7 +312,7 @@ macro_rules! outer_panels {
                         outer_tile::<V, $full, WIDE>(p, a.add(row), b, c.add(row * PANEL));
                         row += $full;
                     }
-                    let (a, c) = (a.add(row), c.add(row * PANEL));
+                    let (a, c) = (a.wrapping_add(row), c.wrapping_add(row * PANEL));
                     match p.rows - row {
                         $($rows => outer_tile::<V, $rows, WIDE>(p, a, b, c),)*
                         _ => {}
@@ -323,7 +323,7 @@ macro_rules! outer_panels {
             unsafe {
                 let mut panel = 0;
                 while panel < p.panels {
-                    let (b, c) = (b.add(panel * p.b_panel), c.add(panel * p.c_panel));
+                    let (b, c) = (b.wrapping_add(panel * p.b_panel), c.wrapping_add(panel * p.c_panel));
                     let left = (p.panels - panel).min($most);
                     match left {
                         $($panels => strip::<V, $wide>(p, a, b, c),)*
