@@ -268,7 +268,7 @@ fn tanh_follows_the_bias<D: Device>(open: Open<D>) {
     for maps in [16, 5] {
         let op = Conv {
             activation: Some(Activation::Tanh),
-            ..op((16, 6, 6), 1, maps, (3, 1, 1))
+            ..op((16, 4, 4), 1, maps, (3, 1, 1))
         };
         let o = operands(&op, 1);
         let y = forward(&mut d, &op, 1, &o);

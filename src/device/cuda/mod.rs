@@ -34,6 +34,7 @@ pub mod report;
 mod sgd;
 mod softmax;
 mod sums;
+mod tensor_tile;
 mod words;
 
 pub use buffer::Buffer;

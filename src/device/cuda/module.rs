@@ -185,7 +185,7 @@ kernels! {
     "words": [] set_words;
 }
 
-/// The convolutions on tensor cores for one type of number, by tile (`conv_tensor.rs`).
+/// The convolutions on tensor cores for one type of number, by tile (`tensor_tile.rs`).
 pub struct TensorConv {
     pub forward: [Kernel; TENSOR_TILES],
     pub backward_data: [Kernel; TENSOR_TILES],
@@ -243,7 +243,7 @@ impl TensorKernels {
             f16: tensor_conv!(home, "f16"),
             tf32: tensor_conv!(home, "tf32"),
         };
-        super::conv_tensor::allow_shared(home, &kernels)?;
+        super::tensor_tile::allow_shared(home, &kernels)?;
         Ok(kernels)
     }
 }
