@@ -68,10 +68,10 @@ __device__ __forceinline__ void update_all(const SgdTable& table, const LossScal
            block - array.first_block, array.later != nullptr ? *array.later : array.op, unscale);
 }
 
-#define SGD_KERNEL(suffix, T)                                                                   \
-    extern "C" __global__ void __launch_bounds__(256)                                           \
+#define SGD_KERNEL(suffix, T)                                                                        \
+    extern "C" __global__ void __launch_bounds__(256)                                                \
         sgd##suffix(const __grid_constant__ SgdTable table, const LossScale* __restrict__ scaling) { \
-        update_all<T>(table, scaling);                                                          \
+        update_all<T>(table, scaling);                                                               \
     }
 
 FOR_EACH_TYPE(SGD_KERNEL)

@@ -2,6 +2,7 @@
 
 mod archives;
 mod checks;
+mod decoding;
 mod folders;
 mod prepared;
 mod support;
