@@ -56,7 +56,7 @@ fn forward_agrees_with_float64<D: Device>(open: Open<D>) {
 
 fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
     let mut d = open();
-    for op in cases().into_iter().filter(|op| 500 * op.shape.len() < 1000) {
+    for op in cases().into_iter().filter(|op| op.shape.len() < 1000) {
         let (x, dy) = (random(0, 2 * op.shape.len()), random(1, 2 * op.shape.len()));
         let buffers = (filled(&mut d, &x), filled(&mut d, &dy));
         let mut dx = d.allocate(x.len()).unwrap();

@@ -9,7 +9,6 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __restrict__ __restrict
 #define __grid_constant__
-#define __grid_constant__
 #define __constant__ static
 #define __builtin_assume(condition) ((void)0)
 // The build script reads these two words in the preprocessed text, and takes them out again.
