@@ -4,7 +4,7 @@ use crate::error::{Result, device};
 use crate::network::op::{Activation, LocalNorm, Lrn};
 
 /// An address on a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Pointer(pub u64);
 

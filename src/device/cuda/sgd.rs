@@ -23,7 +23,7 @@ struct SgdConstants {
 const CONSTANTS: usize = 3;
 
 /// `kernels/sgd.cu`'s `SgdArray`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct SgdArray {
     weights: Pointer,
@@ -45,21 +45,6 @@ struct SgdTable {
 }
 argument_types!(SgdTable);
 
-const NO_ARRAY: SgdArray = SgdArray {
-    weights: Pointer::NULL,
-    momentum: Pointer::NULL,
-    gradient: Pointer::NULL,
-    copy: Pointer::NULL,
-    later: Pointer::NULL,
-    op: SgdConstants {
-        rate: 0.0,
-        momentum: 0.0,
-        decay: 0.0,
-    },
-    elements: 0,
-    first_block: 0,
-};
-
 impl CudaDevice {
     pub(super) fn launch_sgd(
         &mut self,
@@ -69,7 +54,7 @@ impl CudaDevice {
         let scaling = self.loss_scale(loss_scale)?;
         for updates in updates.chunks_mut(ARRAYS) {
             let mut table = SgdTable {
-                arrays: [NO_ARRAY; ARRAYS],
+                arrays: [SgdArray::default(); ARRAYS],
                 count: int(updates.len())?,
             };
             let (mut blocks, mut copied) = (0, Element::F32);
