@@ -24,17 +24,8 @@ struct Gather {
 #pragma unroll
         for (int i = 0; i < SHARE; ++i) {
             const Patch patch = patches[first_row() + i * DOWN];
-            int y = Backward ? patch.y - at.row : patch.y + at.row;
-            int x = Backward ? patch.x - at.column : patch.x + at.column;
-            bool inside = at.row < size;
-            if (Backward && stride != 1) {
-                // Only every stride-th pixel of the input met this element of the window.
-                inside = inside && y >= 0 && x >= 0 && y % stride == 0 && x % stride == 0;
-                y /= stride, x /= stride;
-            }
-            inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(height) &&
-                     static_cast<unsigned>(x) < static_cast<unsigned>(width);
-            fetch_pack<Pack>(values[i], source + patch.image + (y * width + x) * maps + at.map, inside);
+            const WindowPixel pixel = window_pixel<Backward>(patch, at, height, width, size, stride);
+            fetch_pack<Pack>(values[i], source + patch.image + pixel.place * maps + at.map, pixel.inside);
         }
     }
 
@@ -84,17 +75,15 @@ __device__ __forceinline__ void forward(const float* x, const float* peer_x, con
                                         int activation, const ConvShape& shape) {
     __shared__ typename T::Stage stages[2];
     __shared__ Patch patches[T::BM];
-    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
-    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
-    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
-    fill_patches<T>(patches, first_row, shape.images, shape.out_height, shape.out_width, shape.stride, -shape.pad,
+    const BlockPlace<T> block(shape.outputs);
+    fill_patches<T>(patches, block.row, shape.images, shape.out_height, shape.out_width, shape.stride, -shape.pad,
                     shape.height * shape.width * shape.maps);
 
     float sums[T::TM][T::TN] = {};
-    ForwardSource<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, first_column};
+    ForwardSource<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, block.column};
     const int depth = shape.size * shape.size * shape.maps;
     accumulate<T>(source, parts * ((depth + T::BK - 1) / T::BK), stages, sums);
-    write_tile<T>(y, first_row, shape.images * shape.out_height * shape.out_width, first_column, shape.outputs, false,
+    write_tile<T>(y, block.row, shape.images * shape.out_height * shape.out_width, block.column, shape.outputs, false,
                   sums, [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
 }
 
@@ -141,18 +130,16 @@ __device__ __forceinline__ void backward_data(const float* dy, const float* weig
                                               const ConvShape& shape) {
     __shared__ typename T::Stage stages[2];
     __shared__ Patch patches[T::BM];
-    const int column_tiles = (shape.maps + T::BN - 1) / T::BN;
-    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
-    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
-    fill_patches<T>(patches, first_row, shape.images, shape.height, shape.width, 1, shape.pad,
+    const BlockPlace<T> block(shape.maps);
+    fill_patches<T>(patches, block.row, shape.images, shape.height, shape.width, 1, shape.pad,
                     shape.out_height * shape.out_width * shape.outputs);
 
     float sums[T::TM][T::TN] = {};
-    BackwardSource<T, Pack> source{shape, dy, weights, patches, first_column};
+    BackwardSource<T, Pack> source{shape, dy, weights, patches, block.column};
     source.at.start(source.patch_tile.first_k(), shape.size, shape.outputs);
     const int depth = shape.size * shape.size * shape.outputs;
     accumulate<T>(source, (depth + T::BK - 1) / T::BK, stages, sums);
-    write_tile<T>(dx, first_row, shape.images * shape.height * shape.width, first_column, shape.maps, false, sums,
+    write_tile<T>(dx, block.row, shape.images * shape.height * shape.width, block.column, shape.maps, false, sums,
                   [](int, float sum, float) { return sum; });
 }
 
@@ -164,7 +151,7 @@ struct WeightSource {
     const ConvShape& shape;
     const float *x, *dy;
     Divider image_pixels, row_pixels;
-    int pixel, end, first_column;
+    int first_pixel, end, first_column;
     WindowPlace at;
     static constexpr int ACROSS = T::BM / Pack, DOWN = T::THREADS / ACROSS, SHARE = T::BK / DOWN;
     float values[SHARE][Pack];
@@ -175,17 +162,14 @@ struct WeightSource {
     __device__ __forceinline__ void fetch() {
 #pragma unroll
         for (int i = 0; i < SHARE; ++i) {
-            int place = pixel + static_cast<int>(threadIdx.x) / ACROSS + i * DOWN;
-            bool inside = place < end && at.row < shape.size;
-            const int image = image_pixels.take(place), row = row_pixels.take(place);
-            const int y = row * shape.stride - shape.pad + at.row, x_ = place * shape.stride - shape.pad + at.column;
-            inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(shape.height) &&
-                     static_cast<unsigned>(x_) < static_cast<unsigned>(shape.width);
-            fetch_pack<Pack>(values[i], x + ((image * shape.height + y) * shape.width + x_) * shape.maps + at.map,
-                             inside);
+            const int number = first_pixel + static_cast<int>(threadIdx.x) / ACROSS + i * DOWN;
+            const Patch patch = patch_of(number, image_pixels, row_pixels, shape);
+            const WindowPixel pixel = window_pixel<false>(patch, at, shape.height, shape.width, shape.size, 1);
+            fetch_pack<Pack>(values[i], x + patch.image + pixel.place * shape.maps + at.map,
+                             number < end && pixel.inside);
         }
-        gradient_tile.fetch(dy, pixel, end, first_column, shape.outputs);
-        pixel += T::BK;
+        gradient_tile.fetch(dy, first_pixel, end, first_column, shape.outputs);
+        first_pixel += T::BK;
     }
     __device__ __forceinline__ void store(typename T::Stage& stage) const {
 #pragma unroll
@@ -208,18 +192,14 @@ __device__ __forceinline__ void backward_weights(const float* x, const float* dy
                                                  const ConvShape& shape) {
     __shared__ typename T::Stage stages[2];
     const int depth = shape.size * shape.size * shape.maps;
-    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
-    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
-    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
-    const int pixels = shape.images * shape.out_height * shape.out_width;
-    const int begin = static_cast<int>(blockIdx.y) * pixels_per_part;
-    const int end = min(begin + pixels_per_part, pixels);
+    const BlockPlace<T> block(shape.outputs);
+    const PixelShare pixels(shape, pixels_per_part);
 
     float sums[T::TM][T::TN] = {};
-    WeightSource<T, Pack> source{shape, x, dy, image_pixels, row_pixels, begin, end, first_column};
-    source.at.start(first_row + source.first_m(), shape.size, shape.maps);
-    accumulate<T>(source, (end - begin + T::BK - 1) / T::BK, stages, sums);
-    write_tile<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, first_row, depth, first_column,
+    WeightSource<T, Pack> source{shape, x, dy, image_pixels, row_pixels, pixels.begin, pixels.end, block.column};
+    source.at.start(block.row + source.first_m(), shape.size, shape.maps);
+    accumulate<T>(source, pixels.tiles(T::BK), stages, sums);
+    write_tile<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, block.row, depth, block.column,
                   shape.outputs, accumulate_into != 0, sums,
                   [](int, float sum, float old) { return sum + old; });
 }

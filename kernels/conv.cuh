@@ -35,6 +35,60 @@ struct WindowPlace {
     }
 };
 
+// An element of the window: its place among the source's pixels, and whether it lies there.
+struct WindowPixel {
+    int place;
+    bool inside;
+};
+
+// The window of `patch` moves with (row, column) of `at`, backward against them.
+template <bool Backward>
+__device__ __forceinline__ WindowPixel window_pixel(const Patch& patch, const WindowPlace& at, int height, int width,
+                                                    int size, int stride) {
+    int y = Backward ? patch.y - at.row : patch.y + at.row;
+    int x = Backward ? patch.x - at.column : patch.x + at.column;
+    bool inside = at.row < size;
+    if (Backward && stride != 1) {
+        // Only every stride-th pixel of the input met this element of the window.
+        inside = inside && y >= 0 && x >= 0 && y % stride == 0 && x % stride == 0;
+        y /= stride, x /= stride;
+    }
+    inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(height) &&
+             static_cast<unsigned>(x) < static_cast<unsigned>(width);
+    return {y * width + x, inside};
+}
+
+// Where the window of output pixel `number`, counted over all images, begins in the input.
+__device__ __forceinline__ Patch patch_of(int number, const Divider& image_pixels, const Divider& row_pixels,
+                                          const ConvShape& shape) {
+    const int image = image_pixels.take(number), row = row_pixels.take(number);
+    return {image * shape.height * shape.width * shape.maps, row * shape.stride - shape.pad,
+            number * shape.stride - shape.pad};
+}
+
+// The block's tile in a product of so many columns: its first row and column.
+template <class T>
+struct BlockPlace {
+    int row, column;
+
+    __device__ __forceinline__ explicit BlockPlace(int columns) {
+        const int across = (columns + T::BN - 1) / T::BN, number = static_cast<int>(blockIdx.x);
+        row = number / across * T::BM;
+        column = number % across * T::BN;
+    }
+};
+
+// The output pixels that the block sums over for the gradient of the weights.
+struct PixelShare {
+    int begin, end;
+
+    __device__ __forceinline__ PixelShare(const ConvShape& shape, int pixels_per_part) {
+        begin = static_cast<int>(blockIdx.y) * pixels_per_part;
+        end = min(begin + pixels_per_part, shape.images * shape.out_height * shape.out_width);
+    }
+    __device__ __forceinline__ int tiles(int depth) const { return (end - begin + depth - 1) / depth; }
+};
+
 // Fills the block's table of patches: rows `first` and on of `images` x `rows` x `columns` pixels. A row past the end
 // gets a window that lies outside.
 template <class T>

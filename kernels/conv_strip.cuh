@@ -69,18 +69,16 @@ __device__ __forceinline__ void strip_forward(const E* x, const E* weights, cons
     using S = Stages<T, true, false>;
     DYN_SHARED(E, memory);
     __shared__ Patch patches[T::BM];
-    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
-    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
-    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
-    fill_patches<T>(patches, first_row, shape.images, shape.out_height, shape.out_width, shape.stride, 0,
+    const BlockPlace<T> block(shape.outputs);
+    fill_patches<T>(patches, block.row, shape.images, shape.out_height, shape.out_width, shape.stride, 0,
                     shape.height * shape.width * shape.maps);
 
     float sums[T::FM][T::FN][4] = {};
     const Strips strips(shape);
-    StripForward<T> source{shape, strips, x, weights, patches, first_column};
+    StripForward<T> source{shape, strips, x, weights, patches, block.column};
     source.at.start(StripForward<T>::S::column(0), 1, strips.filled);
     accumulate_stages<S>(source, (shape.size * strips.filled + T::BK - 1) / T::BK, memory, sums);
-    write_sums<T>(y, first_row, Straight{shape.images * shape.out_height * shape.out_width}, first_column,
+    write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
                   shape.outputs, false, sums,
                   [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
 }
@@ -93,20 +91,19 @@ struct StripWeights {
     const ConvShape& shape;
     const E *x, *dy;
     Divider image_pixels, row_pixels;
-    int pixel, end, first_column, length;
+    int first_pixel, end, first_column, length;
     WindowPlace at;
 
     __device__ __forceinline__ void issue(E* a, E* b) {
 #pragma unroll
         for (int i = 0; i < S::PACKS; ++i) {
-            int place = pixel + S::row(i);
-            const bool exists = place < end;
-            const int image = image_pixels.take(place), row = row_pixels.take(place);
-            copy_strip(a + S::row(i) * T::ROW_M + S::column(i), x + image * shape.height * shape.width * shape.maps,
-                       exists ? row * shape.stride : OUTSIDE, place * shape.stride, at, length, shape);
+            const int number = first_pixel + S::row(i);
+            const Patch patch = patch_of(number, image_pixels, row_pixels, shape);
+            copy_strip(a + S::row(i) * T::ROW_M + S::column(i), x + patch.image, number < end ? patch.y : OUTSIDE,
+                       patch.x, at, length, shape);
         }
-        copy_rows<T, T::CHUNK>(b, dy, pixel, end, first_column, shape.outputs);
-        pixel += T::BK;
+        copy_rows<T, T::CHUNK>(b, dy, first_pixel, end, first_column, shape.outputs);
+        first_pixel += T::BK;
     }
 };
 
@@ -117,19 +114,16 @@ __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, 
     using S = Stages<T, false, false>;
     DYN_SHARED(E, memory);
     const Strips strips(shape);
-    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
-    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
-    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
-    const int pixels = shape.images * shape.out_height * shape.out_width;
-    const int begin = static_cast<int>(blockIdx.y) * pixels_per_part;
-    const int end = min(begin + pixels_per_part, pixels);
+    const BlockPlace<T> block(shape.outputs);
+    const PixelShare pixels(shape, pixels_per_part);
 
     float sums[T::FM][T::FN][4] = {};
-    StripWeights<T> source{shape, x, dy, image_pixels, row_pixels, begin, end, first_column, strips.length};
-    source.at.start(first_row + StripWeights<T>::S::column(0), 1, strips.filled);
-    accumulate_stages<S>(source, (end - begin + T::BK - 1) / T::BK, memory, sums);
-    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * shape.size * strips.length * shape.outputs, first_row,
-                  [&](int row) { return strips.row(row, shape.size); }, first_column, shape.outputs,
+    StripWeights<T> source{shape,        x,          dy,           image_pixels, row_pixels,
+                           pixels.begin, pixels.end, block.column, strips.length};
+    source.at.start(block.row + StripWeights<T>::S::column(0), 1, strips.filled);
+    accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
+    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * shape.size * strips.length * shape.outputs, block.row,
+                  [&](int row) { return strips.row(row, shape.size); }, block.column, shape.outputs,
                   accumulate_into != 0, sums, [](int, float sum, float old) { return sum + old; });
 }
 

@@ -18,18 +18,9 @@ struct TensorGather {
 #pragma unroll 8
         for (int i = 0; i < S::PACKS; ++i) {
             const Patch patch = patches[S::row(i)];
-            int y = Backward ? patch.y - at.row : patch.y + at.row;
-            int x = Backward ? patch.x - at.column : patch.x + at.column;
-            bool inside = at.row < size;
-            if (Backward && stride != 1) {
-                // Only every stride-th pixel of the input met this element of the window.
-                inside = inside && y >= 0 && x >= 0 && y % stride == 0 && x % stride == 0;
-                y /= stride, x /= stride;
-            }
-            inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(height) &&
-                     static_cast<unsigned>(x) < static_cast<unsigned>(width);
+            const WindowPixel pixel = window_pixel<Backward>(patch, at, height, width, size, stride);
             copy_pack<Pack>(to + S::row(i) * T::ROW_K + S::column(i),
-                            source + patch.image + (y * width + x) * maps + at.map, inside);
+                            source + patch.image + pixel.place * maps + at.map, pixel.inside);
         }
     }
 };
@@ -69,17 +60,15 @@ __device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, cons
     using S = Stages<T, true, false>;
     DYN_SHARED(E, memory);
     __shared__ Patch patches[T::BM];
-    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
-    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
-    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
-    fill_patches<T>(patches, first_row, shape.images, shape.out_height, shape.out_width, shape.stride, -shape.pad,
+    const BlockPlace<T> block(shape.outputs);
+    fill_patches<T>(patches, block.row, shape.images, shape.out_height, shape.out_width, shape.stride, -shape.pad,
                     shape.height * shape.width * shape.maps);
 
     float sums[T::FM][T::FN][4] = {};
-    TensorForward<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, first_column};
+    TensorForward<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, block.column};
     const int depth = shape.size * shape.size * shape.maps;
     accumulate_stages<S>(source, parts * ((depth + T::BK - 1) / T::BK), memory, sums);
-    write_sums<T>(y, first_row, Straight{shape.images * shape.out_height * shape.out_width}, first_column,
+    write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
                   shape.outputs, false, sums,
                   [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
 }
@@ -118,18 +107,16 @@ __device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weigh
     using S = Stages<T, true, true>;
     DYN_SHARED(E, memory);
     __shared__ Patch patches[T::BM];
-    const int column_tiles = (shape.maps + T::BN - 1) / T::BN;
-    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
-    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
-    fill_patches<T>(patches, first_row, shape.images, shape.height, shape.width, 1, shape.pad,
+    const BlockPlace<T> block(shape.maps);
+    fill_patches<T>(patches, block.row, shape.images, shape.height, shape.width, 1, shape.pad,
                     shape.out_height * shape.out_width * shape.outputs);
 
     float sums[T::FM][T::FN][4] = {};
-    TensorBackward<T, Pack> source{shape, dy, weights, patches, first_column};
+    TensorBackward<T, Pack> source{shape, dy, weights, patches, block.column};
     source.at.start(TensorGather<T, Pack, true>::S::column(0), shape.size, shape.outputs);
     const int depth = shape.size * shape.size * shape.outputs;
     accumulate_stages<S>(source, (depth + T::BK - 1) / T::BK, memory, sums);
-    write_sums<T>(dx, first_row, Straight{shape.images * shape.height * shape.width}, first_column, shape.maps, false,
+    write_sums<T>(dx, block.row, Straight{shape.images * shape.height * shape.width}, block.column, shape.maps, false,
                   sums, [](int, float sum, float) { return sum; });
 }
 
@@ -144,23 +131,20 @@ struct TensorWeights {
     const ConvShape& shape;
     const E *x, *dy;
     Divider image_pixels, row_pixels;
-    int pixel, end, first_column;
+    int first_pixel, end, first_column;
     WindowPlace at;
 
     __device__ __forceinline__ void issue(E* a, E* b) {
 #pragma unroll 8
         for (int i = 0; i < S::PACKS; ++i) {
-            int place = pixel + S::row(i);
-            bool inside = place < end && at.row < shape.size;
-            const int image = image_pixels.take(place), row = row_pixels.take(place);
-            const int y = row * shape.stride - shape.pad + at.row, x_ = place * shape.stride - shape.pad + at.column;
-            inside = inside && static_cast<unsigned>(y) < static_cast<unsigned>(shape.height) &&
-                     static_cast<unsigned>(x_) < static_cast<unsigned>(shape.width);
+            const int number = first_pixel + S::row(i);
+            const Patch patch = patch_of(number, image_pixels, row_pixels, shape);
+            const WindowPixel pixel = window_pixel<false>(patch, at, shape.height, shape.width, shape.size, 1);
             copy_pack<Pack>(a + S::row(i) * T::ROW_M + S::column(i),
-                            x + ((image * shape.height + y) * shape.width + x_) * shape.maps + at.map, inside);
+                            x + patch.image + pixel.place * shape.maps + at.map, number < end && pixel.inside);
         }
-        copy_rows<T, Pack>(b, dy, pixel, end, first_column, shape.outputs);
-        pixel += T::BK;
+        copy_rows<T, Pack>(b, dy, first_pixel, end, first_column, shape.outputs);
+        first_pixel += T::BK;
     }
 };
 
@@ -172,19 +156,15 @@ __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy,
     using S = Stages<T, false, false>;
     DYN_SHARED(E, memory);
     const int depth = shape.size * shape.size * shape.maps;
-    const int column_tiles = (shape.outputs + T::BN - 1) / T::BN;
-    const int first_row = static_cast<int>(blockIdx.x) / column_tiles * T::BM;
-    const int first_column = static_cast<int>(blockIdx.x) % column_tiles * T::BN;
-    const int pixels = shape.images * shape.out_height * shape.out_width;
-    const int begin = static_cast<int>(blockIdx.y) * pixels_per_part;
-    const int end = min(begin + pixels_per_part, pixels);
+    const BlockPlace<T> block(shape.outputs);
+    const PixelShare pixels(shape, pixels_per_part);
 
     float sums[T::FM][T::FN][4] = {};
-    TensorWeights<T, Pack> source{shape, x, dy, image_pixels, row_pixels, begin, end, first_column};
-    source.at.start(first_row + TensorWeights<T, Pack>::S::column(0), shape.size, shape.maps);
-    accumulate_stages<S>(source, (end - begin + T::BK - 1) / T::BK, memory, sums);
-    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, first_row, Straight{depth},
-                  first_column, shape.outputs, accumulate_into != 0, sums,
+    TensorWeights<T, Pack> source{shape, x, dy, image_pixels, row_pixels, pixels.begin, pixels.end, block.column};
+    source.at.start(block.row + TensorWeights<T, Pack>::S::column(0), shape.size, shape.maps);
+    accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
+    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, block.row, Straight{depth},
+                  block.column, shape.outputs, accumulate_into != 0, sums,
                   [](int, float sum, float old) { return sum + old; });
 }
 
