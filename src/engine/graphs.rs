@@ -134,21 +134,10 @@ impl<D: Device> Engine<D> {
         })
     }
 
-    /// Captures a step; the place of its graph. None, with a warning, where the devices refuse: then graphs are off.
+    /// Captures a step; the place of its graph. None, with a warning, where the devices refuse: then graphs are off,
+    /// and the step is still to be done.
     fn capture(&mut self, key: Key, context: &StepContext<'_>) -> Result<Option<usize>> {
-        let mut devices: Vec<&mut D> = self.ranks.iter_mut().map(|r| &mut r.device).collect();
-        let graph = match D::begin_capture(&mut devices) {
-            Ok(()) => {
-                let issued = self.lockstep(context);
-                let mut devices: Vec<&mut D> =
-                    self.ranks.iter_mut().map(|r| &mut r.device).collect();
-                let graph = D::end_capture(&mut devices);
-                // Half a step leaves messages on their way: nothing can go on from there.
-                issued?;
-                graph
-            }
-            Err(error) => Err(error),
-        };
+        let graph = self.captured(context);
         let sent = (self.ranks.iter_mut())
             .map(|r| std::mem::take(&mut r.sent))
             .sum();
@@ -163,10 +152,31 @@ impl<D: Device> Engine<D> {
             }
             Err(error) => {
                 tracing::warn!("{error}; steps are launched one operation at a time from here on");
-                self.graphs = None;
+                self.forget_capture()?;
                 Ok(None)
             }
         }
+    }
+
+    fn captured(&mut self, context: &StepContext<'_>) -> Result<D::Graph> {
+        D::begin_capture(&mut self.devices())?;
+        let issued = self.lockstep(context);
+        let graph = D::end_capture(&mut self.devices());
+        // What could not be issued is the reason why nothing was captured.
+        issued.and(graph)
+    }
+
+    fn devices(&mut self) -> Vec<&mut D> {
+        self.ranks.iter_mut().map(|rank| &mut rank.device).collect()
+    }
+
+    /// A capture that came to nothing has left messages on their way and events that will never happen.
+    fn forget_capture(&mut self) -> Result<()> {
+        self.set_graphs(false)?;
+        self.devices()
+            .into_iter()
+            .try_for_each(|device| device.synchronize())?;
+        self.renew_links()
     }
 
     /// One training step of all ranks in turn, stage by stage.

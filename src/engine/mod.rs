@@ -184,12 +184,18 @@ impl<D: Device> Engine<D> {
     /// its exchanges start anew. Parameters stay as they are.
     pub fn reopen(&mut self) -> Result<()> {
         let graphs = self.graphs.take().is_some();
-        self.links = Links::none(); // first, so that old and new never coexist
-        self.links = Links::new(&self.plan, &mut self.ranks)?;
-        self.swapped = [false; 3];
+        self.renew_links()?;
         self.ranks.iter_mut().for_each(|rank| rank.post.as_usual());
         self.set_graphs(graphs)?;
         self.take_score().map(drop)
+    }
+
+    /// Lets the exchanges start anew.
+    fn renew_links(&mut self) -> Result<()> {
+        self.links = Links::none(); // first, so that old and new never coexist
+        self.links = Links::new(&self.plan, &mut self.ranks)?;
+        self.swapped = [false; 3];
+        Ok(())
     }
 
     pub fn plan(&self) -> &Plan {

@@ -163,18 +163,12 @@ impl CudaDevice {
         self.wait(&self.home.streams.outgoing, &message.free)?;
         self.home.bind()?;
         let slot = message.slot.memory.pointer().0;
-        let (here, there) = (self.home.context.cu_ctx(), to.receiver.context.cu_ctx());
+        let bytes = message.elements * message.slot.element().bytes();
+        let stream = self.home.streams.outgoing.cu_stream();
+        // Addresses are unified, and each GPU's memory is open to the other: an ordinary copy, which unlike
+        // `cuMemcpyPeerAsync` is documented to be captured in graphs.
         // SAFETY: the message was checked to fit both ends; events order the copy with what else uses them.
-        let copied = unsafe {
-            result::memcpy_peer_async(
-                there,
-                slot,
-                here,
-                source,
-                message.elements * message.slot.element().bytes(),
-                self.home.streams.outgoing.cu_stream(),
-            )
-        };
+        let copied = unsafe { result::memcpy_dtod_async(slot, source, bytes, stream) };
         self.home
             .check(&format!("copying to {}", to.receiver.name), copied)?;
         self.record(&message.arrived, &self.home.streams.outgoing)?;

@@ -43,6 +43,8 @@ pub struct Options {
     pub peer_access: Option<bool>,
     /// Copies between devices report success and deliver wrong bytes \[no\].
     pub corrupt_peer: Option<bool>,
+    /// Copies from device memory to device memory may be captured in a graph \[yes\].
+    pub capture_copies: Option<bool>,
     /// This launch, counted from 1 since the last option was set, never ends \[0: none\].
     pub hang_at: Option<u64>,
     /// This launch fails \[0: none\].
@@ -72,6 +74,7 @@ impl Options {
             ("addresses", self.addresses.map(|n| n.to_string())),
             ("peer_access", switch(self.peer_access)),
             ("corrupt_peer", switch(self.corrupt_peer)),
+            ("capture_copies", switch(self.capture_copies)),
             ("hang_at", self.hang_at.map(|n| n.to_string())),
             ("fail_at", self.fail_at.map(|n| n.to_string())),
             ("streams", self.streams.map(Streams::text)),

@@ -96,6 +96,8 @@ Result submit_copy(Copy copy, Stream* stream) {
     if (Result bad = check(copy.name, copy.to, extent(copy.to, copy))) return bad;
     if (Result bad = check(copy.name, copy.from, extent(copy.from, copy))) return bad;
     bool capturing = stream->capture != nullptr;
+    bool on_devices = copy.to.is_device() && copy.from.is_device();
+    if (capturing && on_devices && !options.capture_copies) return refuse_in_capture(stream);
     std::shared_ptr<std::vector<char>> staging;
     if (!copy.from.is_device() && !capturing && !is_pinned(copy.from.host)) staging = stage(copy);
     Work work;
@@ -160,9 +162,12 @@ API Result cuMemcpyPeerAsync(DevicePtr to, Context* to_context, DevicePtr from, 
                              void* stream) {
     ENTER;
     if (!is_context(to_context) || !is_context(from_context)) return INVALID_CONTEXT;
+    // Nothing says that a capture may hold this call, as it may hold the others.
+    Stream* in = stream_of(stream);
+    if (Result refused = in ? refuse_in_capture(in) : SUCCESS) return refused;
     return submit_copy(
         {"cuMemcpyPeerAsync", on_device(to, bytes, to_context), on_device(from, bytes, from_context), bytes, 1},
-        stream_of(stream));
+        in);
 }
 
 API Result cuMemcpyHtoD_v2(DevicePtr to, const void* from, size_t bytes) {

@@ -41,7 +41,7 @@ enum class StreamOrder { eager, lazy, random };
 struct Options {
     int devices = 2;
     uint64_t memory = uint64_t(16) << 30, addresses = uint64_t(32) << 30;
-    bool peer_access = true, corrupt_peer = false;
+    bool peer_access = true, corrupt_peer = false, capture_copies = true;
     uint64_t hang_at = 0, fail_at = 0;  // the launch that does, counted from 1; 0 is none
     StreamOrder streams = StreamOrder::eager;
     int driver_version = 13000, capability = 90, multiprocessors = 132;

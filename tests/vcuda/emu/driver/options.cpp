@@ -21,7 +21,7 @@ std::mt19937_64 generator;
 
 constexpr const char* names[] = {"devices", "memory",  "addresses", "peer_access",  "corrupt_peer",   "hang_at",
                                  "fail_at", "streams", "fibres",    "async_copies", "driver_version", "capability",
-                                 "multiprocessors"};
+                                 "multiprocessors", "capture_copies"};
 
 /// "random:7" gives 7; without a number, 1.
 uint64_t seed_in(const std::string& value) {
@@ -65,6 +65,7 @@ bool set(const std::string& name, const std::string& value) {
     else if (name == "addresses") options.addresses = number;
     else if (name == "peer_access") options.peer_access = number != 0;
     else if (name == "corrupt_peer") options.corrupt_peer = number != 0;
+    else if (name == "capture_copies") options.capture_copies = number != 0;
     else if (name == "hang_at") options.hang_at = number;
     else if (name == "fail_at") options.fail_at = number;
     else if (name == "driver_version") options.driver_version = int(number);
