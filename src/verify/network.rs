@@ -63,8 +63,13 @@ impl Network {
         }
     }
 
-    fn batch(self) -> usize {
-        if self == Network::Papers { 2 } else { 3 }
+    /// Images. Where fewer bits let many windows choose otherwise they are so many that a few of them do not decide.
+    fn batch(self, precision: Precision) -> usize {
+        match self {
+            Network::Small if precision != Precision::F32 => 12,
+            Network::Smooth | Network::Small => 3,
+            Network::Papers => 2,
+        }
     }
 
     /// Largest value of a pixel; where tanh saturates there is no gradient to compare.
@@ -75,7 +80,9 @@ impl Network {
     /// Where two values of a pooling window, or a value and the ReLU's corner, are nearer than f32 resolves, the gradient
     /// may take another way; in the paper's network a few of its 400,000 windows do, hence the wide tolerance for
     /// gradients there. In fewer bits every layer rounds its maps, and as many more windows choose otherwise as rounding
-    /// is coarser; their gradients go elsewhere whole, so that the error is the root of that.
+    /// is coarser; their gradients go elsewhere whole, so that the error is the root of that: over seeds some 4 roots of
+    /// the rounding in the small network (3 to 5) and 6 in the paper's. Gradients that have nothing to do with each other
+    /// are off by 1 and more.
     fn tolerances(self, precision: Precision) -> Tolerances {
         let (logits, parameters, gradients) = match self {
             Network::Papers => (1e-4, 1e-4, 3e-2),
@@ -87,7 +94,8 @@ impl Network {
         };
         let corners = match self {
             Network::Smooth => 32.0 * rounding,
-            Network::Small | Network::Papers => 8.0 * rounding.sqrt(),
+            Network::Small => 8.0 * rounding.sqrt(),
+            Network::Papers => 10.0 * rounding.sqrt(),
         };
         Tolerances {
             logits: logits + 16.0 * rounding,
@@ -133,7 +141,7 @@ fn compare<D: Device, R: Device>(
     recorder: &mut Recorder<'_>,
 ) -> Result<Vec<D>> {
     let tolerances = network.tolerances(options.precision);
-    let (mut overrides, batch) = (network.overrides(), network.batch());
+    let (mut overrides, batch) = (network.overrides(), network.batch(options.precision));
     overrides.extend([
         format!("train.batch={batch}"),
         "train.learning_rate=1e-3".into(),

@@ -127,8 +127,10 @@ impl Graph {
             before.record(home, other)?;
             before.wait(&self.origin, stream)?;
         }
-        self.origin
-            .check("launching a graph", self.graph.launch())?;
+        self.origin.check(
+            "launching a graph (--no-graph does without)",
+            self.graph.launch(),
+        )?;
         self.done.record(&self.origin, stream)?;
         for (home, other, _) in &self.others {
             self.done.wait(home, other)?;
