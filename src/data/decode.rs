@@ -7,8 +7,9 @@
 mod jpeg;
 
 use crate::error::{Result, data};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::png::PngDecoder;
 use image::{DynamicImage, ImageDecoder, Limits};
 use std::cell::{Cell, RefCell};
@@ -132,18 +133,19 @@ pub fn square(image: &Pixels, side: usize, into: &mut [u8]) -> Result<(), String
         return Ok(());
     }
     let failed = |e: &dyn std::fmt::Display| format!("cannot be resized: {e}");
-    let kind = PixelType::U8x3;
     let (width, height) = (image.width as u32, image.height as u32);
-    let source = ImageRef::new(width, height, &image.rgb, kind).map_err(|e| failed(&e))?;
-    let mut target =
-        Image::from_slice_u8(side as u32, side as u32, into, kind).map_err(|e| failed(&e))?;
+    let source = TypedImageRef::<U8x3>::from_buffer(width, height, &image.rgb);
+    let source = source.map_err(|e| failed(&e))?;
+    let target = TypedImage::<U8x3>::from_buffer(side as u32, side as u32, into);
+    let mut target = target.map_err(|e| failed(&e))?;
     let square = short as f64;
     let (left, top) = (f64::from(width) - square, f64::from(height) - square);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .crop(left / 2.0, top / 2.0, square, square);
+    // Not `resize`, which is compiled for every kind of pixel: a third of this crate's code.
     RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
+        .with_borrow_mut(|resizer| resizer.resize_typed(&source, &mut target, &options))
         .map_err(|e| failed(&e))
 }
 
