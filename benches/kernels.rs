@@ -68,7 +68,7 @@ impl Bench<'_> {
         let mut dx = self.buffer(images * input.len());
         for part in (0..parts).filter(|_| w.stride == 1) {
             self.line(name, &format!("data {part}"), work, |d| {
-                d.conv_backward_data(&op, images, &dy, ws[part], &mut dx)
+                d.conv_backward_data(&op, images, &dy, ws[part], None, &mut dx)
                     .unwrap();
             });
         }

@@ -2,7 +2,8 @@
 // from the images on its way to shared memory. Layouts and orders as in src/network/op.rs.
 //
 //   forward           y[pixel, output]   = sum over (row, column, map)    patch · weights
-//   backward_data     dx[pixel, map]     = sum over (row, column, output) patch of dy · transposed weights
+//   backward_data     dx[pixel, map]     = sum over (row, column, output) patch of dy · transposed weights,
+//                                          times the slope of the activation whose output `y` the input is
 //   backward_weights  dw[(row, column, map), output] = sum over pixels    patch · dy, in parts that `sum_parts` adds
 //
 // Sums go in a fixed order: the same bits every time.
@@ -83,8 +84,8 @@ __device__ __forceinline__ void forward(const float* x, const float* peer_x, con
     ForwardSource<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, block.column};
     const int depth = shape.size * shape.size * shape.maps;
     accumulate<T>(source, parts * ((depth + T::BK - 1) / T::BK), stages, sums);
-    write_tile<T>(y, block.row, shape.images * shape.out_height * shape.out_width, block.column, shape.outputs, false,
-                  sums, [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
+    write_tile<T>(y, block.row, shape.images * shape.out_height * shape.out_width, block.column, shape.outputs, sums,
+                  [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
 }
 
 // ---- gradient of the input --------------------------------------------------------------------------------------
@@ -126,8 +127,8 @@ struct BackwardSource {
 };
 
 template <class T, int Pack>
-__device__ __forceinline__ void backward_data(const float* dy, const float* weights, float* dx,
-                                              const ConvShape& shape) {
+__device__ __forceinline__ void backward_data(const float* dy, const float* weights, const float* y, int activated,
+                                              float* dx, const ConvShape& shape) {
     __shared__ typename T::Stage stages[2];
     __shared__ Patch patches[T::BM];
     const BlockPlace<T> block(shape.maps);
@@ -139,8 +140,8 @@ __device__ __forceinline__ void backward_data(const float* dy, const float* weig
     source.at.start(source.patch_tile.first_k(), shape.size, shape.outputs);
     const int depth = shape.size * shape.size * shape.outputs;
     accumulate<T>(source, (depth + T::BK - 1) / T::BK, stages, sums);
-    write_tile<T>(dx, block.row, shape.images * shape.height * shape.width, block.column, shape.maps, false, sums,
-                  [](int, float sum, float) { return sum; });
+    write_tile<T>(dx, block.row, shape.images * shape.height * shape.width, block.column, shape.maps, sums,
+                  [&](int, float sum, float y) { return sum * activation_slope(activated, y); }, y);
 }
 
 // ---- gradient of the weights ------------------------------------------------------------------------------------
@@ -199,9 +200,9 @@ __device__ __forceinline__ void backward_weights(const float* x, const float* dy
     WeightSource<T, Pack> source{shape, x, dy, image_pixels, row_pixels, pixels.begin, pixels.end, block.column};
     source.at.start(block.row + source.first_m(), shape.size, shape.maps);
     accumulate<T>(source, pixels.tiles(T::BK), stages, sums);
-    write_tile<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, block.row, depth, block.column,
-                  shape.outputs, accumulate_into != 0, sums,
-                  [](int, float sum, float old) { return sum + old; });
+    to += static_cast<size_t>(blockIdx.y) * depth * shape.outputs;
+    write_tile<T>(to, block.row, depth, block.column, shape.outputs, sums,
+                  [](int, float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
 // ---- kernels ----------------------------------------------------------------------------------------------------
@@ -220,8 +221,9 @@ using Tile32 = Tile<128, 32, 16, 8, 4, 4>;
         forward<Tile##columns, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape);             \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
-        conv_backward_data_##columns##suffix(const float* dy, const float* weights, float* dx, ConvShape shape) {      \
-        backward_data<Tile##columns, pack>(dy, weights, dx, shape);                                                    \
+        conv_backward_data_##columns##suffix(const float* dy, const float* weights, const float* y, int activated,     \
+                                             float* dx, ConvShape shape) {                                             \
+        backward_data<Tile##columns, pack>(dy, weights, y, activated, dx, shape);                                      \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
         conv_backward_weights_##columns##suffix(const float* x, const float* dy, float* to, int pixels_per_part,       \

@@ -79,7 +79,7 @@ __device__ __forceinline__ void strip_forward(const E* x, const E* weights, cons
     source.at.start(StripForward<T>::S::column(0), 1, strips.filled);
     accumulate_stages<S>(source, (shape.size * strips.filled + T::BK - 1) / T::BK, memory, sums);
     write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
-                  shape.outputs, false, sums,
+                  shape.outputs, sums,
                   [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
 }
 
@@ -122,9 +122,9 @@ __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, 
                            pixels.begin, pixels.end, block.column, strips.length};
     source.at.start(block.row + StripWeights<T>::S::column(0), 1, strips.filled);
     accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
-    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * shape.size * strips.length * shape.outputs, block.row,
-                  [&](int row) { return strips.row(row, shape.size); }, block.column, shape.outputs,
-                  accumulate_into != 0, sums, [](int, float sum, float old) { return sum + old; });
+    to += static_cast<size_t>(blockIdx.y) * shape.size * strips.length * shape.outputs;
+    write_sums<T>(to, block.row, [&](int row) { return strips.row(row, shape.size); }, block.column, shape.outputs, sums,
+                  [](int, float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
 // The peer's part and its weights are not read: a layer of few maps reads the image.

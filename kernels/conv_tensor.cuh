@@ -69,7 +69,7 @@ __device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, cons
     const int depth = shape.size * shape.size * shape.maps;
     accumulate_stages<S>(source, parts * ((depth + T::BK - 1) / T::BK), memory, sums);
     write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
-                  shape.outputs, false, sums,
+                  shape.outputs, sums,
                   [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
 }
 
@@ -103,7 +103,8 @@ struct TensorBackward {
 };
 
 template <class T, int Pack, class E>
-__device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weights, E* dx, const ConvShape& shape) {
+__device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weights, const E* y, int activated, E* dx,
+                                                     const ConvShape& shape) {
     using S = Stages<T, true, true>;
     DYN_SHARED(E, memory);
     __shared__ Patch patches[T::BM];
@@ -116,8 +117,8 @@ __device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weigh
     source.at.start(TensorGather<T, Pack, true>::S::column(0), shape.size, shape.outputs);
     const int depth = shape.size * shape.size * shape.outputs;
     accumulate_stages<S>(source, (depth + T::BK - 1) / T::BK, memory, sums);
-    write_sums<T>(dx, block.row, Straight{shape.images * shape.height * shape.width}, block.column, shape.maps, false,
-                  sums, [](int, float sum, float) { return sum; });
+    write_sums<T>(dx, block.row, Straight{shape.images * shape.height * shape.width}, block.column, shape.maps, sums,
+                  [&](int, float sum, float y) { return sum * activation_slope(activated, y); }, y);
 }
 
 // ---- gradient of the weights ------------------------------------------------------------------------------------
@@ -163,9 +164,9 @@ __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy,
     TensorWeights<T, Pack> source{shape, x, dy, image_pixels, row_pixels, pixels.begin, pixels.end, block.column};
     source.at.start(block.row + TensorWeights<T, Pack>::S::column(0), shape.size, shape.maps);
     accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
-    write_sums<T>(to + static_cast<size_t>(blockIdx.y) * depth * shape.outputs, block.row, Straight{depth},
-                  block.column, shape.outputs, accumulate_into != 0, sums,
-                  [](int, float sum, float old) { return sum + old; });
+    to += static_cast<size_t>(blockIdx.y) * depth * shape.outputs;
+    write_sums<T>(to, block.row, Straight{depth}, block.column, shape.outputs, sums,
+                  [](int, float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
 // ---- kernels ----------------------------------------------------------------------------------------------------
@@ -185,9 +186,9 @@ using Tensor48 = TensorTile<NUMBER, 48, 4, 1>;
         IF_TENSOR(tensor_forward<tile, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape));    \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
-        conv_backward_data_##suffix(const NUMBER::Element* dy, const NUMBER::Element* weights, NUMBER::Element* dx,    \
-                                    ConvShape shape) {                                                                 \
-        IF_TENSOR(tensor_backward_data<tile, pack>(dy, weights, dx, shape));                                           \
+        conv_backward_data_##suffix(const NUMBER::Element* dy, const NUMBER::Element* weights,                         \
+                                    const NUMBER::Element* y, int activated, NUMBER::Element* dx, ConvShape shape) {   \
+        IF_TENSOR(tensor_backward_data<tile, pack>(dy, weights, y, activated, dx, shape));                             \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
         conv_backward_weights_##suffix(const NUMBER::Element* x, const NUMBER::Element* dy, float* to,                 \

@@ -209,12 +209,13 @@ struct Straight {
     __device__ __forceinline__ int operator()(int row) const { return row < rows ? row : -1; }
 };
 
-// Writes a thread's sums to the row-major matrix `to` of `columns` columns, as `finish(column, sum, old)` gives them;
-// `old` is what stands there, if `read_old`. `place_of(row)` is the matrix's row of a row of the product, negative if
-// there is none.
+// Writes a thread's sums to the row-major matrix `to` of `columns` columns, as `finish(column, sum, beside)` gives them;
+// `beside` is what stands in that matrix, of the same sizes, in the same place; 0 where it is null. `place_of(row)` is the
+// matrix's row of a row of the product, negative if there is none.
 template <class T, class E, class PlaceOf, class Finish>
 __device__ __forceinline__ void write_sums(E* to, int first_row, PlaceOf place_of, int first_column, int columns,
-                                           bool read_old, const float (&sums)[T::FM][T::FN][4], Finish finish) {
+                                           const float (&sums)[T::FM][T::FN][4], Finish finish,
+                                           const E* beside = nullptr) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const bool whole = columns % 2 == 0;
 #pragma unroll
@@ -224,13 +225,14 @@ __device__ __forceinline__ void write_sums(E* to, int first_row, PlaceOf place_o
 #pragma unroll
         for (int j = 0; j < T::FN; ++j) {
             const int column = first_column + T::warp_column() + j * 8 + lane % 4 * 2;
-            E* place = to + static_cast<size_t>(row) * columns + column;
+            const size_t at = static_cast<size_t>(row) * columns + column;
+            E* place = to + at;
             Neighbours<E, 2> results;
 #pragma unroll
             for (int v = 0; v < 2; ++v)
                 if (column + v < columns)
-                    results.v[v] = narrow<E>(
-                        finish(column + v, sums[i / 2][j][i % 2 * 2 + v], read_old ? widen(place[v]) : 0.0f));
+                    results.v[v] = narrow<E>(finish(column + v, sums[i / 2][j][i % 2 * 2 + v],
+                                                    beside != nullptr ? widen(beside[at + v]) : 0.0f));
             if (whole && column < columns) {
                 *reinterpret_cast<Neighbours<E, 2>*>(place) = results;
             } else {

@@ -122,11 +122,13 @@ struct RowTile {
     }
 };
 
-// Writes a thread's sums to the row-major matrix `to` of `rows` x `columns`, as `finish(column, sum, old)` gives them;
-// `old` is what stands there, if `read_old`. In vectors where every row starts at a multiple of a vector.
+// Writes a thread's sums to the row-major matrix `to` of `rows` x `columns`, as `finish(column, sum, beside)` gives them;
+// `beside` is what stands in that matrix, of the same sizes, in the same place; 0 where it is null. In vectors where every
+// row starts at a multiple of a vector.
 template <class T, class Finish>
 __device__ __forceinline__ void write_tile(float* to, int first_row, int rows, int first_column, int columns,
-                                           bool read_old, const float (&sums)[T::TM][T::TN], Finish finish) {
+                                           const float (&sums)[T::TM][T::TN], Finish finish,
+                                           const float* beside = nullptr) {
     const bool whole = columns % T::VN == 0;
 #pragma unroll
     for (int i = 0; i < T::TM; ++i) {
@@ -135,11 +137,13 @@ __device__ __forceinline__ void write_tile(float* to, int first_row, int rows, i
 #pragma unroll
         for (int j = 0; j < T::TN; j += T::VN) {
             const int column = first_column + T::column(j);
-            float* place = to + static_cast<size_t>(row) * columns + column;
+            const size_t at = static_cast<size_t>(row) * columns + column;
+            float* place = to + at;
             float results[T::VN];
 #pragma unroll
             for (int v = 0; v < T::VN; ++v)
-                if (column + v < columns) results[v] = finish(column + v, sums[i][j + v], read_old ? place[v] : 0.0f);
+                if (column + v < columns) 
+                    results[v] = finish(column + v, sums[i][j + v], beside != nullptr ? beside[at + v] : 0.0f);
             if (whole && column < columns) {
                 if constexpr (T::VN == 4)
                     *reinterpret_cast<float4*>(place) = make_float4(results[0], results[1], results[2], results[3]);

@@ -169,7 +169,7 @@ impl Step {
             .unwrap();
         gpu.conv_backward_weights(&self.conv, IMAGES, &x, &d1, false, &mut g1)
             .unwrap();
-        gpu.conv_backward_data(&self.conv, IMAGES, &d1, &w1, &mut dx)
+        gpu.conv_backward_data(&self.conv, IMAGES, &d1, &w1, None, &mut dx)
             .unwrap();
         let sgd = Sgd {
             rate: 0.01,

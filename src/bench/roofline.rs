@@ -83,7 +83,7 @@ pub fn floors(plan: &Plan, peak: &Peak) -> Vec<Floor> {
         let times = case.times as f64;
         let (flops, bytes) = match case.kind {
             Kind::ConvForward(_)
-            | Kind::ConvData(_)
+            | Kind::ConvData { .. }
             | Kind::ConvWeights { .. }
             | Kind::LinearForward(_)
             | Kind::LinearData(_)

@@ -1,6 +1,6 @@
 //! What operations take beside buffers, and what devices answer.
 
-use crate::network::op::Sgd;
+use crate::network::op::{Activation, Sgd};
 use crate::precision::Precision;
 use crate::random::Key;
 
@@ -14,6 +14,12 @@ pub enum Sink<'a, B> {
         momentum: &'a mut B,
         sgd: Sgd,
     },
+}
+
+/// What an activation gave, and with it the activation's derivative.
+pub struct Activated<'a, B> {
+    pub activation: Activation,
+    pub y: &'a B,
 }
 
 /// Where a dropout mask comes from.

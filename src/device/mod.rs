@@ -20,7 +20,7 @@ use crate::batch::{Batch, HostAllocator};
 use crate::error::{Error, Result, device, usage};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
-pub use arguments::{Link, Mask, Peak, Rule, Score, Sink, Update};
+pub use arguments::{Activated, Link, Mask, Peak, Rule, Score, Sink, Update};
 
 /// Memory and operations of one device. Sizes are in elements, not bytes.
 pub trait Device: Send + Sized {
@@ -154,13 +154,15 @@ pub trait Device: Send + Sized {
         bias: &Self::Buffer,
         y: &mut Self::Buffer,
     ) -> Result<()>;
-    /// Gradient of one part's input; `dy` is the gradient before the activation.
+    /// Gradient of one part's input; `dy` is the gradient before the activation. Where that input is `before`'s output,
+    /// what is written is the gradient before that activation.
     fn conv_backward_data(
         &mut self,
         op: &Conv,
         images: usize,
         dy: &Self::Buffer,
         weights: &Self::Buffer,
+        before: Option<Activated<'_, Self::Buffer>>,
         dx: &mut Self::Buffer,
     ) -> Result<()>;
     /// Gradient of one part's weights, summed over the images.

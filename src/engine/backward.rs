@@ -4,7 +4,7 @@ use super::forward::mask;
 use super::links::{Links, Pass};
 use super::rank::{Column, Parts, Rank, Share};
 use super::{Dropping, StepContext};
-use crate::device::{Device, Sink};
+use crate::device::{Activated, Device, Sink};
 use crate::error::Result;
 use crate::network::op::{Dropout, Sgd};
 use crate::network::plan::{ParamId, Plan, SlotId, Stage, Step};
@@ -186,7 +186,7 @@ impl<D: Device> Rank<D> {
         result
     }
 
-    /// Convolution and fully connected layers: the activation where no pool has done it, the gradient of the other
+    /// Convolution and fully connected layers: the activation where no reader has done it, the gradient of the other
     /// column's maps (sent at once), of the own maps, of the weights, of the bias.
     #[allow(clippy::too_many_arguments)]
     fn weighted_backward(
@@ -203,7 +203,7 @@ impl<D: Device> Rank<D> {
     ) -> Result<()> {
         let output = &plan.slots[step.output()];
         let shape = output.shape;
-        if let Some(activation) = step.activation().filter(|_| !output.sloped) {
+        if let Some(activation) = step.activation().filter(|_| output.sloped.is_none()) {
             let y = self.columns[local].slots[step.output()]
                 .as_ref()
                 .expect("a column holds its maps");
@@ -267,6 +267,7 @@ impl<D: Device> Rank<D> {
             outboxes,
             gradients,
             shares,
+            slots,
             ..
         } = &mut self.columns[local];
         let weights = &shares[param]
@@ -280,7 +281,13 @@ impl<D: Device> Rank<D> {
         };
         let dx = dx.as_mut().expect("not in use");
         match step {
-            Step::Conv { op, .. } => device.conv_backward_data(op, images, dy, weights, dx),
+            Step::Conv { op, .. } => {
+                let before = plan.slots[x].sloped.map(|activation| Activated {
+                    activation,
+                    y: slots[x].as_ref().expect("a column holds its maps"),
+                });
+                device.conv_backward_data(op, images, dy, weights, before, dx)
+            }
             Step::Linear { op, .. } => device.linear_backward_data(op, images, dy, weights, dx),
             _ => unreachable!("only weighted steps have weights"),
         }

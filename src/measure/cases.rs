@@ -18,7 +18,11 @@ pub enum Pass {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     ConvForward(Conv),
-    ConvData(Conv),
+    /// Through the activation before, where there is one.
+    ConvData {
+        op: Conv,
+        before: Option<Activation>,
+    },
     ConvWeights {
         op: Conv,
         accumulate: bool,
@@ -98,7 +102,7 @@ impl Case {
     pub fn operation(&self) -> &'static str {
         match self.kind {
             Kind::ConvForward(_) => "conv_forward",
-            Kind::ConvData(_) => "conv_backward_data",
+            Kind::ConvData { .. } => "conv_backward_data",
             Kind::ConvWeights { .. } => "conv_backward_weights",
             Kind::LinearForward(_) => "linear_forward",
             Kind::LinearData(_) => "linear_backward_data",
@@ -132,7 +136,7 @@ impl Case {
     /// Sizes for the reader: "48×27×27 → 128×27×27, 5×5".
     pub fn shape(&self) -> String {
         match self.kind {
-            Kind::ConvForward(op) | Kind::ConvData(op) | Kind::ConvWeights { op, .. } => {
+            Kind::ConvForward(op) | Kind::ConvData { op, .. } | Kind::ConvWeights { op, .. } => {
                 let w = op.window;
                 let parts = if op.parts > 1 { "2 × " } else { "" };
                 format!("{parts}{} → {}, {}×{}", op.input, op.output, w.size, w.size)
@@ -176,7 +180,9 @@ impl Case {
     pub fn flops(&self, images: usize) -> f64 {
         let multiply_adds = match self.kind {
             Kind::ConvForward(op) => op.multiply_adds(),
-            Kind::ConvData(op) | Kind::ConvWeights { op, .. } => op.multiply_adds() / op.parts,
+            Kind::ConvData { op, .. } | Kind::ConvWeights { op, .. } => {
+                op.multiply_adds() / op.parts
+            }
             Kind::LinearForward(op) => op.multiply_adds(),
             Kind::LinearData(op) | Kind::LinearWeights { op, .. } | Kind::LinearUpdate(op) => {
                 op.multiply_adds() / op.parts
@@ -236,14 +242,15 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
     use Pass::{Backward, Forward};
     let output = &plan.slots[step.output()];
     let elements = output.shape.len();
-    if let Some(activation) = step.activation().filter(|_| !output.sloped) {
+    if let Some(activation) = step.activation().filter(|_| output.sloped.is_none()) {
         add(Backward, 1, Kind::ActivationBackward(activation, elements));
     }
     match *step {
         Step::Conv { op, x, .. } => {
             add(Forward, 1, Kind::ConvForward(op));
             if x != plan.input {
-                add(Backward, op.parts, Kind::ConvData(op));
+                let before = plan.slots[x].sloped;
+                add(Backward, op.parts, Kind::ConvData { op, before });
             }
             let accumulate = false;
             add(Backward, op.parts, Kind::ConvWeights { op, accumulate });

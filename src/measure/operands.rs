@@ -143,7 +143,7 @@ const PARTS: [(&str, &str); 2] = [("x", "weights"), ("other x", "other weights")
 pub(super) fn operands(kind: &Kind, n: usize) -> Operands {
     let new = Operands::default();
     match *kind {
-        Kind::ConvForward(_) | Kind::ConvData(_) | Kind::ConvWeights { .. } => conv(kind, n),
+        Kind::ConvForward(_) | Kind::ConvData { .. } | Kind::ConvWeights { .. } => conv(kind, n),
         Kind::LinearForward(_)
         | Kind::LinearData(_)
         | Kind::LinearWeights { .. }
@@ -275,10 +275,15 @@ fn conv(kind: &Kind, n: usize) -> Operands {
             all.read("bias", op.output.maps)
                 .write("y", n * op.output.len())
         }
-        Kind::ConvData(op) => new
-            .read("dy", n * op.output.len())
-            .read_matrix("weights", matrix(op))
-            .write("dx", n * op.input.len()),
+        Kind::ConvData { op, before } => {
+            let mut all = new
+                .read("dy", n * op.output.len())
+                .read_matrix("weights", matrix(op));
+            if before.is_some() {
+                all = all.read("y", n * op.input.len());
+            }
+            all.write("dx", n * op.input.len())
+        }
         Kind::ConvWeights { op, accumulate } => new
             .read("x", n * op.input.len())
             .read("dy", n * op.output.len())

@@ -4,7 +4,7 @@ use super::cases::{Case, Kind};
 use super::median;
 use super::operands::{Fill, Store, numbers};
 use crate::batch::{Batch, Draw};
-use crate::device::{Device, Mask, Rule, Sink, Update};
+use crate::device::{Activated, Device, Mask, Rule, Sink, Update};
 use crate::error::Result;
 use crate::network::op::Sgd;
 use crate::precision::Precision;
@@ -126,7 +126,7 @@ impl<'a, D: Device> Trial<'a, D> {
         let n = self.images;
         let reads: Vec<&D::Buffer> = self.reads.iter().collect();
         match &self.case.kind {
-            Kind::ConvForward(_) | Kind::ConvData(_) | Kind::ConvWeights { .. } => {
+            Kind::ConvForward(_) | Kind::ConvData { .. } | Kind::ConvWeights { .. } => {
                 run_conv(device, &self.case.kind, n, &reads, &mut self.writes)
             }
             Kind::LinearForward(_)
@@ -243,7 +243,13 @@ fn run_conv<D: Device>(
             let (weights, bias) = rest.split_at(op.parts);
             device.conv_forward(op, n, x, weights, bias[0], out)
         }
-        Kind::ConvData(op) => device.conv_backward_data(op, n, reads[0], reads[1], out),
+        Kind::ConvData { op, before } => {
+            let before = before.map(|activation| Activated {
+                activation,
+                y: reads[2],
+            });
+            device.conv_backward_data(op, n, reads[0], reads[1], before, out)
+        }
         Kind::ConvWeights { op, accumulate } => {
             device.conv_backward_weights(op, n, reads[0], reads[1], *accumulate, out)
         }

@@ -32,9 +32,9 @@ pub struct Slot {
     pub columns: usize,
     /// Which of the two alternating gradient buffers holds its gradient.
     pub gradient: usize,
-    /// Whether that is the gradient before the activation already: the pool that reads the slot
-    /// includes the derivative.
-    pub sloped: bool,
+    /// The activation before which that is the gradient already: what reads the slot, a pool or a convolution,
+    /// includes its derivative.
+    pub sloped: Option<Activation>,
 }
 
 /// What one column computes in one step. `x` and `y` are slots; parameters are read from the

@@ -191,7 +191,18 @@ fn others(crop: usize, side: usize) -> Vec<Case> {
         },
     ];
     let backward = [
-        Kind::ConvData(odd),
+        Kind::ConvData {
+            op: odd,
+            before: None,
+        },
+        Kind::ConvData {
+            op: odd,
+            before: Some(Activation::Tanh),
+        },
+        Kind::ConvData {
+            op: even,
+            before: Some(Activation::Relu),
+        },
         Kind::ConvWeights {
             op: odd,
             accumulate,

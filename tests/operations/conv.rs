@@ -2,13 +2,14 @@
 
 use crate::reference;
 use crate::support::*;
-use alexnet_mp::device::Device;
+use alexnet_mp::device::{Activated, Device};
 use alexnet_mp::network::op::{Activation, Conv, Shape, Window};
 
 for_each_device!(
     forward_agrees_with_float64,
     forward_of_a_later_image_does_not_depend_on_the_batch,
     the_data_gradient_agrees_with_float64,
+    the_data_gradient_may_include_the_activation_before,
     the_weight_gradient_agrees_with_float64,
     the_weight_gradient_of_many_images_agrees_with_float64,
     gradients_are_the_slopes_of_the_output,
@@ -178,7 +179,7 @@ fn the_data_gradient_agrees_with_float64<D: Device>(open: Open<D>) {
         for part in 0..op.parts {
             let weights = filled_matrix(&mut d, op.depth(), op.output.maps, &o.weights[part]);
             let mut dx = filled(&mut d, &vec![7.0; images * op.input.len()]);
-            d.conv_backward_data(&op, images, &dy, &weights, &mut dx)
+            d.conv_backward_data(&op, images, &dy, &weights, None, &mut dx)
                 .unwrap();
             let dx = read(&mut d, &dx, images * op.input.len());
             let weights = wide(&o.weights[part]);
@@ -186,6 +187,33 @@ fn the_data_gradient_agrees_with_float64<D: Device>(open: Open<D>) {
             let expected: Vec<f64> = o.dy.chunks(op.output.len()).flat_map(image).collect();
             assert_close(op, &dx, &expected, GRADIENT);
         }
+    }
+}
+
+fn the_data_gradient_may_include_the_activation_before<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for (op, activation) in odd_shapes()
+        .into_iter()
+        .flat_map(|op| [Activation::Relu, Activation::Tanh].map(|a| (op, a)))
+    {
+        let o = operands(&op, 2);
+        let (z, weights) = (wide(&o.x[0]), wide(&o.weights[0]));
+        let y = narrow(&activate(activation, &z));
+        let image = |dy: &[f32]| reference::conv_data(&op, &wide(dy), &weights);
+        let dx = o.dy.chunks(op.output.len()).flat_map(image);
+        let slope = |z: &f64| match activation {
+            Activation::Relu => f64::from(*z > 0.0),
+            Activation::Tanh => z.cosh().powi(-2),
+        };
+        let expected: Vec<f64> = dx.zip(&z).map(|(dx, z)| dx * slope(z)).collect();
+        let weights = filled_matrix(&mut d, op.depth(), op.output.maps, &o.weights[0]);
+        let (dy, y) = (filled(&mut d, &o.dy), filled(&mut d, &y));
+        let mut dx = filled(&mut d, &vec![7.0; z.len()]);
+        let before = Some(Activated { activation, y: &y });
+        d.conv_backward_data(&op, 2, &dy, &weights, before, &mut dx)
+            .unwrap();
+        let dx = read(&mut d, &dx, z.len());
+        assert_close((op, activation), &dx, &expected, GRADIENT);
     }
 }
 
@@ -246,7 +274,7 @@ fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
         let (rows, columns) = (op.depth(), op.output.maps);
         let weights = filled_matrix(&mut d, rows, columns, &o.weights[0]);
         let mut dx = d.allocate(op.input.len()).unwrap();
-        d.conv_backward_data(&op, 1, &dy, &weights, &mut dx)
+        d.conv_backward_data(&op, 1, &dy, &weights, None, &mut dx)
             .unwrap();
         let slopes = differences(|x| reference::conv(&op, x, &w64), &x64, &dy64);
         assert_close(op, &read(&mut d, &dx, op.input.len()), &slopes, GRADIENT);

@@ -5,8 +5,8 @@
 use crate::conv::{odd_shapes, the_five_layers};
 use crate::reference;
 use crate::support::*;
-use alexnet_mp::device::Device;
 use alexnet_mp::device::cuda::CudaDevice;
+use alexnet_mp::device::{Activated, Device};
 use alexnet_mp::network::op::{Activation, Conv};
 use alexnet_mp::precision::Precision;
 
@@ -105,12 +105,27 @@ impl Case {
         let found = read(d, &y, self.y.len());
         assert_close((precision, "y", op), &found, &self.y, FORWARD + rounding);
         for part in 0..op.parts {
-            let mut dx = filled_maps(d, &vec![7.0; self.dx[part].len()]);
-            d.conv_backward_data(op, n, &dy, &weights[part], &mut dx)
-                .unwrap();
-            let found = read(d, &dx, self.dx[part].len());
-            let what = (precision, "dx", op);
-            assert_close(what, &found, &self.dx[part], GRADIENT + rounding);
+            let all = &self.dx[part];
+            let positive = all.iter().zip(&self.x[part]);
+            let positive: Vec<f64> = positive
+                .map(|(dx, x)| if *x > 0.0 { *dx } else { 0.0 })
+                .collect();
+            // The input taken for the output of a ReLU, which is told from its sign.
+            let relu = Activated {
+                activation: Activation::Relu,
+                y: &x[part],
+            };
+            let mut both = vec![(None, all), (Some(relu), &positive)];
+            // AlexNet's own layers take the virtual GPU seconds each.
+            both.truncate(if n > 1 { 2 } else { 1 });
+            for (before, expected) in both {
+                let what = (precision, "dx", op, before.is_some());
+                let mut dx = filled_maps(d, &vec![7.0; all.len()]);
+                d.conv_backward_data(op, n, &dy, &weights[part], before, &mut dx)
+                    .unwrap();
+                let found = read(d, &dx, all.len());
+                assert_close(what, &found, expected, GRADIENT + rounding);
+            }
 
             let (rows, columns) = (op.depth(), op.output.maps);
             let mut dw = filled(d, &vec![0.5; rows * columns]);

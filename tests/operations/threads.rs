@@ -53,7 +53,7 @@ fn conv_results(d: &mut CpuDevice, op: &Conv, images: usize) -> Vec<f32> {
     d.conv_forward(op, images, &xs, &ws, &bias, &mut y).unwrap();
     let mut results = read(d, &y, images * op.output.len());
     let mut dx = d.allocate(images * op.input.len()).unwrap();
-    d.conv_backward_data(op, images, &dy, &weights, &mut dx)
+    d.conv_backward_data(op, images, &dy, &weights, None, &mut dx)
         .unwrap();
     results.extend(read(d, &dx, images * op.input.len()));
     let mut dw = d.allocate(op.depth() * maps).unwrap();

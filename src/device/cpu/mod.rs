@@ -35,7 +35,7 @@ pub use buffer::Buffer;
 pub use simd::Isa;
 
 use super::rendezvous::Rendezvous;
-use super::{Device, Mask, Peak, Rule, Score, Sink, Update, unscaled};
+use super::{Activated, Device, Mask, Peak, Rule, Score, Sink, Update, unscaled};
 use crate::batch::{Batch, HostAllocator, pageable};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
@@ -199,10 +199,16 @@ impl Device for CpuDevice {
         images: usize,
         dy: &Buffer,
         weights: &Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dx: &mut Buffer,
     ) -> Result<()> {
         self.conv
-            .backward_data(&mut self.team, op, images, dy, weights, dx)
+            .backward_data(&mut self.team, op, images, dy, weights, dx)?;
+        if let Some(Activated { activation, y }) = before {
+            let dx = &mut dx[..images * op.input.len()];
+            activation::backward(&self.team.workers, activation, y, dx);
+        }
+        Ok(())
     }
 
     fn conv_backward_weights(

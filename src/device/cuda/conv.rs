@@ -4,6 +4,7 @@ use super::buffer::Element;
 use super::geometry::{Divider, Pointer, activation_code, argument_types, int};
 use super::module::{Grid, Kernel, Kernels, arguments};
 use super::{Buffer, CudaDevice};
+use crate::device::Activated;
 use crate::error::{Result, device};
 use crate::network::op::Conv;
 
@@ -170,13 +171,15 @@ impl CudaDevice {
         images: usize,
         dy: &Buffer,
         weights: &Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dx: &mut Buffer,
     ) -> Result<()> {
         if let Some(number) = self.number_of(dy, weights)? {
-            return self.launch_tensor_backward_data(number, op, images, dy, weights, dx);
+            return self.launch_tensor_backward_data(number, op, images, dy, weights, before, dx);
         }
         self.expect_f32(&[dy, dx])?;
         let shape = ConvShape::new(op, images)?;
+        let (y, activated) = self.activated(before, images * op.input.len(), dx)?;
         let dy = self.input(dy, images * op.output.len())?;
         let weights = self.input(weights, op.depth() * op.output.maps)?;
         let dx = self.output(dx, images * op.input.len())?;
@@ -190,7 +193,7 @@ impl CudaDevice {
                     blocks: [tiles, 1, 1],
                     threads: THREADS,
                 },
-                arguments![dy, weights, dx, shape],
+                arguments![dy, weights, y, activated, dx, shape],
             )
         }
     }
@@ -262,6 +265,20 @@ impl CudaDevice {
         let parts = (pixels / (16 * depth)).clamp(1, most);
         let share = pixels.div_ceil(parts).next_multiple_of(depth).max(depth);
         (pixels.div_ceil(share).max(1), share)
+    }
+
+    /// The output of an activation of so many elements, of `like`'s type, or null, and the activation's code.
+    pub(super) fn activated(
+        &self,
+        activated: Option<Activated<'_, Buffer>>,
+        elements: usize,
+        like: &Buffer,
+    ) -> Result<(Pointer, i32)> {
+        let Some(Activated { activation, y }) = activated else {
+            return Ok((Pointer::NULL, activation_code(None)));
+        };
+        self.type_of(&[y, like])?;
+        Ok((self.input(y, elements)?, activation_code(Some(activation))))
     }
 
     /// The type that the buffers of every part, and another one, have.

@@ -6,6 +6,7 @@ use super::geometry::{Divider, activation_code, int};
 use super::module::{Grid, arguments};
 use super::tensor_tile::{Number, Product, Tile};
 use super::{Buffer, CudaDevice};
+use crate::device::Activated;
 use crate::error::{Result, device};
 use crate::network::op::Conv;
 use crate::precision::Precision;
@@ -64,6 +65,7 @@ impl CudaDevice {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // the number, and the operation's
     pub(super) fn launch_tensor_backward_data(
         &mut self,
         number: Number,
@@ -71,10 +73,12 @@ impl CudaDevice {
         images: usize,
         dy: &Buffer,
         weights: &Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dx: &mut Buffer,
     ) -> Result<()> {
         let shape = ConvShape::new(op, images)?;
         self.type_of(&[dy, dx])?;
+        let (y, activated) = self.activated(before, images * op.input.len(), dx)?;
         let dy = self.input(dy, images * op.output.len())?;
         let (_, weights) = weights.operand(&self.home, op.depth() * op.output.maps)?;
         let dx = self.output(dx, images * op.input.len())?;
@@ -85,7 +89,7 @@ impl CudaDevice {
             self.launch_tensor(
                 (Product::BackwardData, number, tile),
                 [tiles, 1],
-                arguments![dy, weights, dx, shape],
+                arguments![dy, weights, y, activated, dx, shape],
             )
         }
     }

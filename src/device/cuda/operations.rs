@@ -4,7 +4,7 @@ use super::buffer::Element;
 use super::memory::pinned_allocator;
 use super::{Buffer, CudaDevice, Graph, Input, Mailbox, Tally};
 use crate::batch::{Batch, HostAllocator};
-use crate::device::{Device, Link, Mask, Peak, Score, Sink, Update};
+use crate::device::{Activated, Device, Link, Mask, Peak, Score, Sink, Update};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
@@ -141,9 +141,10 @@ impl Device for CudaDevice {
         images: usize,
         dy: &Buffer,
         weights: &Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dx: &mut Buffer,
     ) -> Result<()> {
-        self.launch_conv_backward_data(op, images, dy, weights, dx)
+        self.launch_conv_backward_data(op, images, dy, weights, before, dx)
     }
 
     fn conv_backward_weights(

@@ -69,7 +69,7 @@ impl<'a> Builder<'a> {
             shape,
             columns,
             gradient,
-            sloped: false,
+            sloped: None,
         });
         self.slots.len() - 1
     }
@@ -145,6 +145,9 @@ impl<'a> Builder<'a> {
         };
         let y = self.slot(name.into(), output, columns);
         let step = if layer.is_convolution() {
+            if parts == 1 {
+                self.take_back(x);
+            }
             Step::Conv {
                 op: Conv {
                     input,
@@ -289,22 +292,27 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The pool of slot `x`; an activation fused into what wrote that goes back with the pool.
+    /// The pool of slot `x`.
     fn pool(&mut self, x: SlotId) -> Result<Pool> {
         let input = self.slots[x].shape;
         let rule = self.network.pool;
         let window = Window::new(rule.size, rule.stride, 0);
-        let activated = match self.stages.last() {
-            Some(Stage::Compute { steps, .. }) if steps[0].output() == x => steps[0].activation(),
-            _ => None,
-        };
-        self.slots[x].sloped = activated.is_some();
         Ok(Pool {
             input,
             output: window.output(input, input.maps),
             window,
-            activated,
+            activated: self.take_back(x),
         })
+    }
+
+    /// Lets an activation fused into what wrote slot `x` go back with what reads the slot next, and no other does.
+    fn take_back(&mut self, x: SlotId) -> Option<Activation> {
+        let activation = match self.stages.last() {
+            Some(Stage::Compute { steps, .. }) if steps[0].output() == x => steps[0].activation(),
+            _ => None,
+        };
+        self.slots[x].sloped = activation;
+        activation
     }
 
     fn dropout(&mut self, shape: Shape, y: SlotId, columns: usize) -> Vec<Step> {

@@ -9,7 +9,7 @@ mod weighted;
 
 use crate::batch::{Batch, Draw, HostAllocator, pageable};
 use crate::device::rendezvous::Rendezvous;
-use crate::device::{Device, Mask, Rule, Score, Sink, Update, unscaled};
+use crate::device::{Activated, Device, Mask, Rule, Score, Sink, Update, unscaled};
 use crate::error::Result;
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 
@@ -132,9 +132,13 @@ impl Device for Plain {
         images: usize,
         dy: &Buffer,
         weights: &Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dx: &mut Buffer,
     ) -> Result<()> {
         weighted::conv_data(op, images, dy, weights, dx);
+        if let Some(Activated { activation, y }) = before {
+            weighted::slope(Some(activation), y, dx);
+        }
         Ok(())
     }
     fn conv_backward_weights(
