@@ -35,28 +35,30 @@ __device__ __forceinline__ void forward(T* __restrict__ y, const float* __restri
     y[i] = narrow<T>(kept(i, mask, place, stream, later) ? widen(y[i]) * factor : 0.0f);
 }
 
-// `unscale` takes the factor out of the kept outputs again.
+// With the slope of the activation whose output `y` is, as dropout left it; none where it is null.
 template <class T>
-__device__ __forceinline__ void backward(T* __restrict__ y, T* __restrict__ dy, const float* __restrict__ mask,
-                                         int elements, float factor, float unscale, const DropoutPlace& place,
-                                         const DropoutStream& stream, const unsigned long long* later) {
+__device__ __forceinline__ void backward(const T* __restrict__ y, int activated, T* __restrict__ dy,
+                                         const float* __restrict__ mask, int elements, float factor,
+                                         const DropoutPlace& place, const DropoutStream& stream,
+                                         const unsigned long long* later) {
     const int i = global_thread();
     if (i >= elements) return;
-    const bool keep = kept(i, mask, place, stream, later);
-    dy[i] = narrow<T>(keep ? widen(dy[i]) * factor : 0.0f);
-    if (keep && unscale != 1.0f) y[i] = narrow<T>(widen(y[i]) * unscale);
+    const float undropped = y != nullptr ? widen(y[i]) / factor : 0.0f;
+    const float gradient = widen(dy[i]) * factor * activation_slope(activated, undropped);
+    dy[i] = narrow<T>(kept(i, mask, place, stream, later) ? gradient : 0.0f);
 }
 
 #define DROPOUT_KERNELS(suffix, T)                                                                                    \
     extern "C" __global__ void __launch_bounds__(256)                                                                 \
         dropout_forward##suffix(T* __restrict__ y, const float* __restrict__ mask, int elements, float factor,        \
-            DropoutPlace place, DropoutStream stream, const unsigned long long* later) {                                                               \
-        forward(y, mask, elements, factor, place, stream, later);                                                            \
+            DropoutPlace place, DropoutStream stream, const unsigned long long* later) {                              \
+        forward(y, mask, elements, factor, place, stream, later);                                                     \
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(256)                                                                 \
-        dropout_backward##suffix(T* __restrict__ y, T* __restrict__ dy, const float* __restrict__ mask, int elements, \
-            float factor, float unscale, DropoutPlace place, DropoutStream stream, const unsigned long long* later) {                                  \
-        backward(y, dy, mask, elements, factor, unscale, place, stream, later);                                              \
+        dropout_backward##suffix(const T* __restrict__ y, int activated, T* __restrict__ dy,                          \
+            const float* __restrict__ mask, int elements, float factor, DropoutPlace place, DropoutStream stream,     \
+            const unsigned long long* later) {                                                                        \
+        backward(y, activated, dy, mask, elements, factor, place, stream, later);                                     \
     }
 
 FOR_EACH_TYPE(DROPOUT_KERNELS)

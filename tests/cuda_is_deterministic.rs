@@ -159,7 +159,7 @@ impl Step {
             .unwrap();
         gpu.linear_backward_data(linear, IMAGES, &logits, &w2, &mut d2)
             .unwrap();
-        gpu.dropout_backward(&dropout, IMAGES, &mask, &mut y2, &mut d2)
+        gpu.dropout_backward(&dropout, IMAGES, &mask, None, &mut d2)
             .unwrap();
         gpu.lrn_pool_backward(&self.lrn, &self.pool, IMAGES, &y1, &y2, &d2, &mut d1)
             .unwrap();

@@ -312,14 +312,14 @@ pub trait Device: Send + Sized {
         mask: &Mask<'_, Self::Buffer>,
         y: &mut Self::Buffer,
     ) -> Result<()>;
-    /// `dy = dy · mask · op.training_scale()` in place; also divides the kept `y` by the scale
-    /// again, since the activation's derivative is told from the output before dropout.
+    /// `dy = dy · mask · op.training_scale()` in place; where what was dropped is `before`'s output, its derivative
+    /// follows. `before.y` is that output as dropout left it.
     fn dropout_backward(
         &mut self,
         op: &Dropout,
         images: usize,
         mask: &Mask<'_, Self::Buffer>,
-        y: &mut Self::Buffer,
+        before: Option<Activated<'_, Self::Buffer>>,
         dy: &mut Self::Buffer,
     ) -> Result<()>;
     /// `y = factor · y` in place.

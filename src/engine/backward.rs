@@ -130,8 +130,9 @@ impl<D: Device> Rank<D> {
             .expect("not in use");
         let result = match step {
             Step::Dropout { op, lane, y } => {
-                self.dropout_backward(local, images, op, *lane, *y, context, &mut dy)
+                self.dropout_backward(plan, local, images, op, *lane, *y, context, &mut dy)
             }
+            Step::Activation { y, .. } if plan.slots[*y].sloped.is_some() => Ok(()),
             Step::Activation { activation, y } => {
                 let elements = plan.slots[*y].shape.len() * images;
                 let y = self.columns[local].slots[*y]
@@ -157,6 +158,7 @@ impl<D: Device> Rank<D> {
     #[allow(clippy::too_many_arguments)]
     fn dropout_backward(
         &mut self,
+        plan: &Plan,
         local: usize,
         images: usize,
         op: &Dropout,
@@ -165,25 +167,29 @@ impl<D: Device> Rank<D> {
         context: &StepContext<'_>,
         dy: &mut D::Buffer,
     ) -> Result<()> {
-        let (key, later) = (self.dropout_key, self.later.take());
-        let result = self.write_slot(local, y, |device, columns, y| {
-            if context.dropping == Dropping::Off {
-                // Undoes the test-time factor for the activation's derivative, as dropout does.
-                device.scale(op.units * images, 1.0 / op.test_scale(), y)?;
-                return device.scale(op.units * images, op.test_scale(), dy);
-            }
-            let mask = mask(
-                key,
-                context.dropping,
-                lane,
-                context.first_image,
-                &columns[local].masks,
-                later.as_ref(),
-            );
-            device.dropout_backward(op, images, &mask, y, dy)
-        });
-        self.later = later;
-        result
+        let (elements, sloped) = (op.units * images, plan.slots[y].sloped);
+        if context.dropping == Dropping::Off {
+            return self.write_slot(local, y, |device, _, y| {
+                // The activation's derivative is told from its output without the test-time factor.
+                device.scale(elements, 1.0 / op.test_scale(), y)?;
+                device.scale(elements, op.test_scale(), dy)?;
+                match sloped {
+                    Some(activation) => device.activation_backward(activation, elements, y, dy),
+                    None => Ok(()),
+                }
+            });
+        }
+        let column = &self.columns[local];
+        let mask = mask(
+            self.dropout_key,
+            context.dropping,
+            lane,
+            context.first_image,
+            &column.masks,
+            self.later.as_ref(),
+        );
+        let before = activated(plan, &column.slots, y);
+        self.device.dropout_backward(op, images, &mask, before, dy)
     }
 
     /// Convolution and fully connected layers: the activation where no reader has done it, the gradient of the other
@@ -282,10 +288,7 @@ impl<D: Device> Rank<D> {
         let dx = dx.as_mut().expect("not in use");
         match step {
             Step::Conv { op, .. } => {
-                let before = plan.slots[x].sloped.map(|activation| Activated {
-                    activation,
-                    y: slots[x].as_ref().expect("a column holds its maps"),
-                });
+                let before = activated(plan, slots, x);
                 device.conv_backward_data(op, images, dy, weights, before, dx)
             }
             Step::Linear { op, .. } => device.linear_backward_data(op, images, dy, weights, dx),
@@ -363,6 +366,14 @@ impl<D: Device> Rank<D> {
             Ok(())
         }
     }
+}
+
+/// The activation whose derivative what reads `slot` includes, with a column's maps that it made.
+fn activated<'a, B>(plan: &Plan, slots: &'a [Option<B>], slot: SlotId) -> Option<Activated<'a, B>> {
+    plan.slots[slot].sloped.map(|activation| Activated {
+        activation,
+        y: slots[slot].as_ref().expect("a column holds its maps"),
+    })
 }
 
 /// Gradient of one part of a layer's weights: into its buffer, or straight into the update where

@@ -53,9 +53,11 @@ pub enum Kind {
         op: Dropout,
         given: bool,
     },
+    /// Through the activation before, where there is one.
     DropoutBackward {
         op: Dropout,
         given: bool,
+        before: Option<Activation>,
     },
     Scale(usize),
     Copy(usize),
@@ -272,7 +274,6 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
         }
         Step::Activation { activation, .. } => {
             add(Forward, 1, Kind::ActivationForward(activation, elements));
-            add(Backward, 1, Kind::ActivationBackward(activation, elements));
         }
         Step::Lrn { op, .. } => {
             add(Forward, 1, Kind::LrnForward(op));
@@ -293,7 +294,8 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
         Step::Dropout { op, .. } => {
             let given = false;
             add(Forward, 1, Kind::DropoutForward { op, given });
-            add(Backward, 1, Kind::DropoutBackward { op, given });
+            let before = output.sloped;
+            add(Backward, 1, Kind::DropoutBackward { op, given, before });
         }
     }
 }

@@ -161,9 +161,13 @@ pub(super) fn operands(kind: &Kind, n: usize) -> Operands {
         Kind::DropoutForward { op, given } => {
             masked(new, n * op.units, given).update("y", n * op.units)
         }
-        Kind::DropoutBackward { op, given } => masked(new, n * op.units, given)
-            .update("y", n * op.units)
-            .update("dy", n * op.units),
+        Kind::DropoutBackward { op, given, before } => {
+            let mut all = masked(new, n * op.units, given);
+            if before.is_some() {
+                all = all.read("y", n * op.units);
+            }
+            all.update("dy", n * op.units)
+        }
         Kind::Scale(len) => new.update("y", n * len),
         Kind::Copy(len) => new.read("from", n * len).write("into", n * len),
         Kind::Add(len) => new.read("from", n * len).update("into", n * len),

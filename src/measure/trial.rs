@@ -348,9 +348,14 @@ fn run_elements<D: Device>(
         Kind::ActivationBackward(activation, len) => {
             device.activation_backward(activation, n * len, reads[0], first)
         }
-        Kind::DropoutForward { op, .. } => device.dropout_forward(&op, n, &mask(reads), first),
-        Kind::DropoutBackward { op, .. } => {
-            device.dropout_backward(&op, n, &mask(reads), first, &mut rest[0])
+        Kind::DropoutForward { op, given } => {
+            device.dropout_forward(&op, n, &mask(reads, given), first)
+        }
+        Kind::DropoutBackward { op, given, before } => {
+            let y = reads.last().copied();
+            let before = before.zip(y);
+            let before = before.map(|(activation, y)| Activated { activation, y });
+            device.dropout_backward(&op, n, &mask(reads, given), before, first)
         }
         // So near 1 that many repetitions leave no number too small to be normal.
         Kind::Scale(len) => device.scale(n * len, -0.99, first),
@@ -371,11 +376,11 @@ fn run_elements<D: Device>(
     }
 }
 
-/// The given mask, if one is read, else a drawn one.
-fn mask<'a, B>(reads: &[&'a B]) -> Mask<'a, B> {
-    match reads {
-        [given, ..] => Mask::Given(given),
-        [] => Mask::Counter {
+/// The mask that is read first where it is given, else a drawn one.
+fn mask<'a, B>(reads: &[&'a B], given: bool) -> Mask<'a, B> {
+    match given {
+        true => Mask::Given(reads[0]),
+        false => Mask::Counter {
             key: Key::new(2012, Purpose::Dropout),
             lane: 1,
             step: 7,

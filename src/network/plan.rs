@@ -32,7 +32,7 @@ pub struct Slot {
     pub columns: usize,
     /// Which of the two alternating gradient buffers holds its gradient.
     pub gradient: usize,
-    /// The activation before which that is the gradient already: what reads the slot, a pool or a convolution,
+    /// The activation before which that is the gradient already: what comes next, a pool, a convolution or dropout,
     /// includes its derivative.
     pub sloped: Option<Activation>,
 }
@@ -111,11 +111,12 @@ impl Step {
         }
     }
 
-    /// The activation fused into a weighted sum.
+    /// The activation of its output: fused into a weighted sum, or the step itself.
     pub fn activation(&self) -> Option<Activation> {
         match self {
             Step::Conv { op, .. } => op.activation,
             Step::Linear { op, .. } => op.activation,
+            Step::Activation { activation, .. } => Some(*activation),
             _ => None,
         }
     }

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::network::op::Activation;
 use crate::network::params::{Tensor, Tensors};
-use crate::network::plan::{Plan, SlotId, Stage, Step};
+use crate::network::plan::{Plan, SlotId, Stage};
 use serde_json::{Map, Value};
 
 /// Share of dead ReLUs of a column from which it is warned of.
@@ -71,11 +71,7 @@ fn relus(plan: &Plan) -> Vec<(String, SlotId)> {
         let Stage::Compute { layer, steps } = stage else {
             continue;
         };
-        let activation = match &steps[0] {
-            Step::Activation { activation, .. } => Some(*activation),
-            step => step.activation(),
-        };
-        if activation == Some(Activation::Relu) {
+        if steps[0].activation() == Some(Activation::Relu) {
             found.push((layer.clone(), steps[0].output()));
         }
     }

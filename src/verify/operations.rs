@@ -227,6 +227,12 @@ fn others(crop: usize, side: usize) -> Vec<Case> {
         Kind::DropoutBackward {
             op: dropout(),
             given,
+            before: None,
+        },
+        Kind::DropoutBackward {
+            op: dropout(),
+            given,
+            before: Some(Activation::Tanh),
         },
         Kind::SoftmaxBackward(10),
         Kind::Sgd(elements),

@@ -1,15 +1,16 @@
 //! Dropout with given masks and with drawn ones.
 
 use crate::support::*;
-use alexnet_mp::device::{Device, Mask};
-use alexnet_mp::network::op::Dropout;
+use alexnet_mp::device::{Activated, Device, Mask};
+use alexnet_mp::network::op::{Activation, Dropout};
 use alexnet_mp::random::{Key, Purpose};
 
 for_each_device!(
     a_given_mask_decides_which_units_pass,
     drawn_masks_are_the_words_of_the_generator,
     the_rate_of_dropped_units_is_as_asked,
-    backward_scales_the_gradient_and_restores_the_output,
+    backward_scales_the_gradient_of_kept_units,
+    backward_may_include_the_activation_before,
     two_columns_draw_the_mask_of_one,
 );
 
@@ -103,21 +104,48 @@ fn the_rate_of_dropped_units_is_as_asked<D: Device>(open: Open<D>) {
     }
 }
 
-fn backward_scales_the_gradient_and_restores_the_output<D: Device>(open: Open<D>) {
+fn backward_scales_the_gradient_of_kept_units<D: Device>(open: Open<D>) {
     let mut d = open();
     for (units, rescale, factor) in [(50, false, 1.0), (50, true, 2.0), (2048, true, 2.0)] {
         let (op, n) = (op(units, rescale), 2 * units);
-        let (x, gradient) = (random(0, n), random(1, n));
-        let (mut y, mut dy) = (filled(&mut d, &x), filled(&mut d, &gradient));
+        let gradient = random(1, n);
+        let mut dy = filled(&mut d, &gradient);
         let kept = drawn(&mut d, &op, 2, 1, 0);
-        d.dropout_forward(&op, 2, &counter(1, 0), &mut y).unwrap();
-        d.dropout_backward(&op, 2, &counter(1, 0), &mut y, &mut dy)
+        d.dropout_backward(&op, 2, &counter(1, 0), None, &mut dy)
             .unwrap();
-        let (y, dy) = (read(&mut d, &y, n), read(&mut d, &dy, n));
+        let dy = read(&mut d, &dy, n);
         for i in 0..n {
             assert_eq!(dy[i], if kept[i] { gradient[i] * factor } else { 0.0 });
-            assert_eq!(y[i], if kept[i] { x[i] } else { 0.0 });
         }
+    }
+}
+
+fn backward_may_include_the_activation_before<D: Device>(open: Open<D>) {
+    let mut d = open();
+    for (activation, rescale) in [
+        (Activation::Relu, false),
+        (Activation::Relu, true),
+        (Activation::Tanh, false),
+        (Activation::Tanh, true),
+    ] {
+        let (op, n) = (op(51, rescale), 3 * 51);
+        let (z, gradient) = (wide(&random(0, n)), random(1, n));
+        let mut y = filled(&mut d, &narrow(&activate(activation, &z)));
+        let mut dy = filled(&mut d, &gradient);
+        let mask = || counter(8, 2);
+        d.dropout_forward(&op, 3, &mask(), &mut y).unwrap();
+        let before = Some(Activated { activation, y: &y });
+        d.dropout_backward(&op, 3, &mask(), before, &mut dy)
+            .unwrap();
+        let kept = drawn(&mut d, &op, 3, 8, 2);
+        let factor = f64::from(op.training_scale());
+        let dropped = |z: &[f64]| -> Vec<f64> {
+            let y = activate(activation, z).into_iter().zip(&kept);
+            y.map(|(y, &kept)| if kept { y * factor } else { 0.0 })
+                .collect()
+        };
+        let slopes = differences(dropped, &z, &wide(&gradient));
+        assert_close(activation, &read(&mut d, &dy, n), &slopes, GRADIENT);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Dropout: masks drawn from the counter-based generator, or given.
 
+use super::activation::slope;
 use super::buffer::Buffer;
 use super::team::Team;
-use crate::device::Mask;
-use crate::network::op::Dropout;
+use crate::device::{Activated, Mask};
+use crate::network::op::{Activation, Dropout};
 
 /// Calls `each(unit, kept)` for the column's units of one image.
 fn for_each_unit(
@@ -58,26 +59,34 @@ pub fn forward(
     });
 }
 
-/// `dy = dy · mask · scale`, and the kept `y` divided by the scale again.
+/// `dy = dy · mask · scale`, and the derivative of the activation before.
 pub fn backward(
     team: &mut Team,
     op: &Dropout,
     images: usize,
     mask: &Mask<'_, Buffer>,
-    y: &mut [f32],
+    before: Option<Activated<'_, Buffer>>,
     dy: &mut [f32],
 ) {
-    let scale = op.training_scale();
-    let (y, dy) = (&mut y[..images * op.units], &mut dy[..images * op.units]);
-    team.workers
-        .chunk_pairs((y, op.units), (dy, op.units), |image, y, dy| {
-            for_each_unit(op, mask, image, |unit, kept| {
-                if kept {
-                    y[unit] /= scale;
-                    dy[unit] *= scale;
-                } else {
-                    dy[unit] = 0.0;
-                }
-            });
+    let (scale, isa) = (op.training_scale(), team.workers.isa);
+    let dy = &mut dy[..images * op.units];
+    team.workers.chunks(dy, op.units, |image, dy, _| {
+        for_each_unit(op, mask, image, |unit, kept| {
+            dy[unit] = if kept { dy[unit] * scale } else { 0.0 };
         });
+        let Some(Activated { activation, y }) = &before else {
+            return;
+        };
+        let y = &y[image * op.units..][..op.units];
+        match activation {
+            // Its derivative is told from the sign, which scaling leaves.
+            Activation::Relu => slope(isa, Some(Activation::Relu), y, dy),
+            Activation::Tanh => {
+                for (dy, y) in dy.iter_mut().zip(y) {
+                    let undropped = y / scale;
+                    *dy *= 1.0 - undropped * undropped;
+                }
+            }
+        }
+    });
 }

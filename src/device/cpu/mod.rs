@@ -397,10 +397,10 @@ impl Device for CpuDevice {
         op: &Dropout,
         images: usize,
         mask: &Mask<'_, Buffer>,
-        y: &mut Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dy: &mut Buffer,
     ) -> Result<()> {
-        dropout::backward(&mut self.team, op, images, mask, y, dy);
+        dropout::backward(&mut self.team, op, images, mask, before, dy);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use super::geometry::{Divider, Pointer, argument_types, int};
 use super::module::{Grid, arguments};
 use super::{Buffer, CudaDevice};
-use crate::device::Mask;
+use crate::device::{Activated, Mask};
 use crate::error::Result;
 use crate::network::op::Dropout;
 
@@ -59,25 +59,21 @@ impl CudaDevice {
         op: &Dropout,
         images: usize,
         mask: &Mask<'_, Buffer>,
-        y: &mut Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dy: &mut Buffer,
     ) -> Result<()> {
         let elements = images * op.units;
         let (given, place, stream, later) = self.dropout_arguments(op, elements, mask)?;
-        let element = self.type_of(&[y, dy])?;
-        let (y, dy, count) = (
-            self.output(y, elements)?,
-            self.output(dy, elements)?,
-            int(elements)?,
-        );
+        let (y, activated) = self.activated(before, elements, dy)?;
+        let element = dy.element();
+        let (dy, count) = (self.output(dy, elements)?, int(elements)?);
         let factor = op.training_scale();
-        let unscale = 1.0 / factor;
         // SAFETY: the buffers were checked to hold `elements`.
         unsafe {
             self.launch(
                 self.kernels.dropout_backward.of(element),
                 Grid::for_each(elements),
-                arguments![y, dy, given, count, factor, unscale, place, stream, later],
+                arguments![y, activated, dy, given, count, factor, place, stream, later],
             )
         }
     }

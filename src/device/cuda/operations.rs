@@ -320,10 +320,10 @@ impl Device for CudaDevice {
         op: &Dropout,
         images: usize,
         mask: &Mask<'_, Buffer>,
-        y: &mut Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dy: &mut Buffer,
     ) -> Result<()> {
-        self.launch_dropout_backward(op, images, mask, y, dy)
+        self.launch_dropout_backward(op, images, mask, before, dy)
     }
 
     fn scale(&mut self, elements: usize, factor: f32, y: &mut Buffer) -> Result<()> {

@@ -305,7 +305,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// Lets an activation fused into what wrote slot `x` go back with what reads the slot next, and no other does.
+    /// Lets the activation that slot `x` is the output of go back with what comes next, the slot's only reader.
     fn take_back(&mut self, x: SlotId) -> Option<Activation> {
         let activation = match self.stages.last() {
             Some(Stage::Compute { steps, .. }) if steps[0].output() == x => steps[0].activation(),
@@ -318,6 +318,7 @@ impl<'a> Builder<'a> {
     fn dropout(&mut self, shape: Shape, y: SlotId, columns: usize) -> Vec<Step> {
         let lane = self.dropouts;
         self.dropouts += 1;
+        self.take_back(y);
         let rule = self.network.dropout;
         let units = shape.len();
         (0..columns)

@@ -360,15 +360,16 @@ impl Device for Plain {
         op: &Dropout,
         images: usize,
         mask: &Mask<'_, Buffer>,
-        y: &mut Buffer,
+        before: Option<Activated<'_, Buffer>>,
         dy: &mut Buffer,
     ) -> Result<()> {
-        for i in 0..images * op.units {
-            let kept = kept(op, mask, i);
-            dy[i] *= kept * op.training_scale();
-            if kept != 0.0 {
-                y[i] /= op.training_scale();
-            }
+        let dy = &mut dy[..images * op.units];
+        for (i, dy) in dy.iter_mut().enumerate() {
+            *dy *= kept(op, mask, i) * op.training_scale();
+        }
+        if let Some(Activated { activation, y }) = before {
+            let undropped: Vec<f32> = y.iter().map(|y| y / op.training_scale()).collect();
+            weighted::slope(Some(activation), &undropped, dy);
         }
         Ok(())
     }
