@@ -6,7 +6,7 @@ use super::rank::{Column, Parts, Rank, Share};
 use super::{Dropping, StepContext};
 use crate::device::{Activated, Device, Sink};
 use crate::error::Result;
-use crate::network::op::{Dropout, Sgd};
+use crate::network::op::{Activation, Dropout, Sgd};
 use crate::network::plan::{ParamId, Plan, SlotId, Stage, Step};
 
 impl<D: Device> Rank<D> {
@@ -129,10 +129,13 @@ impl<D: Device> Rank<D> {
             .take()
             .expect("not in use");
         let result = match step {
-            Step::Dropout { op, lane, y } => {
-                self.dropout_backward(plan, local, images, op, *lane, *y, context, &mut dy)
-            }
-            Step::Activation { y, .. } if plan.slots[*y].sloped.is_some() => Ok(()),
+            Step::Dropout {
+                op,
+                lane,
+                y,
+                before,
+            } => self.dropout_backward(local, images, op, *lane, *y, *before, context, &mut dy),
+            Step::Activation { y, .. } if plan.slots[*y].sloped => Ok(()),
             Step::Activation { activation, y } => {
                 let elements = plan.slots[*y].shape.len() * images;
                 let y = self.columns[local].slots[*y]
@@ -158,22 +161,22 @@ impl<D: Device> Rank<D> {
     #[allow(clippy::too_many_arguments)]
     fn dropout_backward(
         &mut self,
-        plan: &Plan,
         local: usize,
         images: usize,
         op: &Dropout,
         lane: u32,
         y: SlotId,
+        before: Option<Activation>,
         context: &StepContext<'_>,
         dy: &mut D::Buffer,
     ) -> Result<()> {
-        let (elements, sloped) = (op.units * images, plan.slots[y].sloped);
+        let elements = op.units * images;
         if context.dropping == Dropping::Off {
             return self.write_slot(local, y, |device, _, y| {
                 // The activation's derivative is told from its output without the test-time factor.
                 device.scale(elements, 1.0 / op.test_scale(), y)?;
                 device.scale(elements, op.test_scale(), dy)?;
-                match sloped {
+                match before {
                     Some(activation) => device.activation_backward(activation, elements, y, dy),
                     None => Ok(()),
                 }
@@ -188,7 +191,7 @@ impl<D: Device> Rank<D> {
             &column.masks,
             self.later.as_ref(),
         );
-        let before = activated(plan, &column.slots, y);
+        let before = activated(before, &column.slots[y]);
         self.device.dropout_backward(op, images, &mask, before, dy)
     }
 
@@ -209,7 +212,7 @@ impl<D: Device> Rank<D> {
     ) -> Result<()> {
         let output = &plan.slots[step.output()];
         let shape = output.shape;
-        if let Some(activation) = step.activation().filter(|_| output.sloped.is_none()) {
+        if let Some(activation) = step.activation().filter(|_| !output.sloped) {
             let y = self.columns[local].slots[step.output()]
                 .as_ref()
                 .expect("a column holds its maps");
@@ -287,8 +290,8 @@ impl<D: Device> Rank<D> {
         };
         let dx = dx.as_mut().expect("not in use");
         match step {
-            Step::Conv { op, .. } => {
-                let before = activated(plan, slots, x);
+            Step::Conv { op, before, .. } => {
+                let before = activated(*before, &slots[x]);
                 device.conv_backward_data(op, images, dy, weights, before, dx)
             }
             Step::Linear { op, .. } => device.linear_backward_data(op, images, dy, weights, dx),
@@ -368,11 +371,11 @@ impl<D: Device> Rank<D> {
     }
 }
 
-/// The activation whose derivative what reads `slot` includes, with a column's maps that it made.
-fn activated<'a, B>(plan: &Plan, slots: &'a [Option<B>], slot: SlotId) -> Option<Activated<'a, B>> {
-    plan.slots[slot].sloped.map(|activation| Activated {
+/// An activation with the maps of a column that it made.
+fn activated<B>(activation: Option<Activation>, maps: &Option<B>) -> Option<Activated<'_, B>> {
+    activation.map(|activation| Activated {
         activation,
-        y: slots[slot].as_ref().expect("a column holds its maps"),
+        y: maps.as_ref().expect("a column holds its maps"),
     })
 }
 

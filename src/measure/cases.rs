@@ -244,14 +244,13 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
     use Pass::{Backward, Forward};
     let output = &plan.slots[step.output()];
     let elements = output.shape.len();
-    if let Some(activation) = step.activation().filter(|_| output.sloped.is_none()) {
+    if let Some(activation) = step.activation().filter(|_| !output.sloped) {
         add(Backward, 1, Kind::ActivationBackward(activation, elements));
     }
     match *step {
-        Step::Conv { op, x, .. } => {
+        Step::Conv { op, x, before, .. } => {
             add(Forward, 1, Kind::ConvForward(op));
             if x != plan.input {
-                let before = plan.slots[x].sloped;
                 add(Backward, op.parts, Kind::ConvData { op, before });
             }
             let accumulate = false;
@@ -291,10 +290,9 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
             add(Forward, 1, Kind::LrnPoolForward(lrn, pool));
             add(Backward, 1, Kind::LrnPoolBackward(lrn, pool));
         }
-        Step::Dropout { op, .. } => {
+        Step::Dropout { op, before, .. } => {
             let given = false;
             add(Forward, 1, Kind::DropoutForward { op, given });
-            let before = output.sloped;
             add(Backward, 1, Kind::DropoutBackward { op, given, before });
         }
     }

@@ -32,20 +32,22 @@ pub struct Slot {
     pub columns: usize,
     /// Which of the two alternating gradient buffers holds its gradient.
     pub gradient: usize,
-    /// The activation before which that is the gradient already: what comes next, a pool, a convolution or dropout,
-    /// includes its derivative.
-    pub sloped: Option<Activation>,
+    /// Whether that is the gradient before the activation already: what comes next, a pool, a convolution or dropout,
+    /// includes the derivative.
+    pub sloped: bool,
 }
 
 /// What one column computes in one step. `x` and `y` are slots; parameters are read from the
 /// column's own share.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
+    /// `before`: the activation that `x` is the output of, where going back includes its derivative.
     Conv {
         op: Conv,
         param: ParamId,
         x: SlotId,
         y: SlotId,
+        before: Option<Activation>,
     },
     Linear {
         op: Linear,
@@ -78,11 +80,12 @@ pub enum Step {
         x: SlotId,
         y: SlotId,
     },
-    /// `lane` tells the dropout layers' random streams apart.
+    /// `lane` tells the dropout layers' random streams apart; `before` as in `Conv`, of `y` before dropout.
     Dropout {
         op: Dropout,
         lane: u32,
         y: SlotId,
+        before: Option<Activation>,
     },
 }
 

@@ -2,8 +2,9 @@
 
 use crate::layers::Maps;
 use alexnet_mp::config::Config;
-use alexnet_mp::network::op::Activation;
+use alexnet_mp::network::op::{Activation, Shape};
 use alexnet_mp::network::params::Tensors;
+use alexnet_mp::network::plan::{Stage, Step};
 use alexnet_mp::random::{Key, Purpose};
 
 /// A network, its parameters and its batches.
@@ -98,18 +99,42 @@ impl Case {
 
     /// The masks that the counter-based streams of update `step` draw, by their definition: unit
     /// u of image i is dropped where word i·units + u of lane `layer`, index `step` is below
-    /// rate·2³².
+    /// rate·2³². Units are counted column by column, in a column pixel by pixel.
     pub fn masks(&self, step: u64) -> Vec<Vec<f32>> {
         let key = Key::new(self.config.train.seed, Purpose::Dropout);
         let threshold = f64::from(self.config.network.dropout.rate) * 2f64.powi(32);
-        let mask = |(lane, layer): (usize, &str)| {
-            let units = self.config.network.scaled(self.config.layers[layer].maps);
-            (0..self.images * units)
+        let mask = |(lane, (shape, columns)): (usize, (Shape, usize))| {
+            (0..self.images * columns * shape.len())
                 .map(|i| key.word(i as u32, lane as u32, step))
                 .map(|word| f32::from(u8::from(f64::from(word) >= threshold)))
                 .collect()
         };
-        ["fc6", "fc7"].into_iter().enumerate().map(mask).collect()
+        self.dropped().into_iter().enumerate().map(mask).collect()
+    }
+
+    /// The same with every image's units map by map, as the reference has its values.
+    pub fn masks_by_map(&self, step: u64) -> Vec<Vec<f32>> {
+        let by_map = |(mask, (shape, _)): (Vec<f32>, (Shape, usize))| {
+            let of_column = |units: &[f32]| -> Vec<f32> {
+                let of_map = |map| units.iter().skip(map).step_by(shape.maps).copied();
+                (0..shape.maps).flat_map(of_map).collect()
+            };
+            mask.chunks(shape.len()).flat_map(of_column).collect()
+        };
+        let masks = self.masks(step).into_iter();
+        masks.zip(self.dropped()).map(by_map).collect()
+    }
+
+    /// Shape of one column's maps, and columns, of every dropout layer.
+    fn dropped(&self) -> Vec<(Shape, usize)> {
+        let plan = self.config.plan().unwrap();
+        let of_stage = |stage: &Stage| match stage {
+            Stage::Compute { steps, .. } if matches!(steps[0], Step::Dropout { .. }) => {
+                Some((plan.slots[steps[0].output()].shape, steps.len()))
+            }
+            _ => None,
+        };
+        plan.stages.iter().filter_map(of_stage).collect()
     }
 }
 

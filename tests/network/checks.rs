@@ -101,7 +101,7 @@ pub fn equals_the_reference<D: Device>(case: &Case, kind: Kind, devices: Vec<D>)
 /// The reference's pass over the case's batch number `step`.
 pub fn reference_pass(reference: &Reference, case: &Case, step: u32, kind: Kind) -> Pass {
     let (images, labels) = case.batch(step);
-    let masks = case.masks(u64::from(step));
+    let masks = case.masks_by_map(u64::from(step));
     let masks: Masks = (kind != Kind::Off).then_some(&masks[..]);
     reference.pass(&case.maps(&images), &labels, masks)
 }

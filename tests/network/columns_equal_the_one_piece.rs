@@ -78,6 +78,26 @@ fn a_network_of_other_constants() {
     on_one_and_two_devices(&case, Kind::Counter);
 }
 
+/// Where the derivative of an activation goes back with what comes after it, whatever comes after that.
+#[test]
+fn networks_with_dropout_after_convolutions() {
+    for activation in ["relu", "tanh"] {
+        let case = Case::small(
+            "caffe",
+            &[
+                &format!("network.activation={activation}"),
+                "network.lrn.scope=\"column\"",
+                "layers.conv3.then=[\"activation\", \"dropout\"]",
+                "layers.conv4.then=[\"lrn\", \"activation\"]",
+                "layers.conv5.then=[\"activation\", \"dropout\", \"pool\"]",
+            ],
+        );
+        for kind in [Kind::Counter, Kind::Given, Kind::Off] {
+            on_one_and_two_devices(&case, kind);
+        }
+    }
+}
+
 /// The relative error of the logits of two devices against a reference made wrong.
 fn difference(case: &Case, config: &Config, change: impl Fn(&mut Reference)) -> f64 {
     let mut engine = engine(case, devices(2, 1));

@@ -69,7 +69,7 @@ impl<'a> Builder<'a> {
             shape,
             columns,
             gradient,
-            sloped: None,
+            sloped: false,
         });
         self.slots.len() - 1
     }
@@ -145,9 +145,7 @@ impl<'a> Builder<'a> {
         };
         let y = self.slot(name.into(), output, columns);
         let step = if layer.is_convolution() {
-            if parts == 1 {
-                self.take_back(x);
-            }
+            let before = if parts == 1 { self.take_back(x) } else { None };
             Step::Conv {
                 op: Conv {
                     input,
@@ -159,6 +157,7 @@ impl<'a> Builder<'a> {
                 param,
                 x,
                 y,
+                before,
             }
         } else {
             Step::Linear {
@@ -311,14 +310,14 @@ impl<'a> Builder<'a> {
             Some(Stage::Compute { steps, .. }) if steps[0].output() == x => steps[0].activation(),
             _ => None,
         };
-        self.slots[x].sloped = activation;
+        self.slots[x].sloped |= activation.is_some();
         activation
     }
 
     fn dropout(&mut self, shape: Shape, y: SlotId, columns: usize) -> Vec<Step> {
         let lane = self.dropouts;
         self.dropouts += 1;
-        self.take_back(y);
+        let before = self.take_back(y);
         let rule = self.network.dropout;
         let units = shape.len();
         (0..columns)
@@ -330,7 +329,12 @@ impl<'a> Builder<'a> {
                     rate: rule.rate,
                     rescale: rule.rescale,
                 };
-                Step::Dropout { op, lane, y }
+                Step::Dropout {
+                    op,
+                    lane,
+                    y,
+                    before,
+                }
             })
             .collect()
     }
