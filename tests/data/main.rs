@@ -2,7 +2,9 @@
 
 mod archives;
 mod checks;
+mod damaged;
 mod decoding;
 mod folders;
 mod prepared;
+mod statistics;
 mod support;

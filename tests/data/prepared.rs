@@ -44,7 +44,7 @@ pub fn prepared(source: &Path, target: &Path, options: &PrepareOptions) -> Resul
 }
 
 /// Name and contents of every file of a folder.
-fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
     fs::read_dir(root)
         .unwrap()
         .map(|entry| {
@@ -56,14 +56,14 @@ fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// A folder with `count` images in each class, and where to prepare it.
-fn folders(count: u32) -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
+pub fn folders(count: u32) -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
     let root = tempfile::tempdir().unwrap();
     let (source, target) = (root.path().join("source"), root.path().join("target"));
     good_set(&source, count);
     (root, source, target)
 }
 
-fn halves(set: &Dataset) -> [Arc<dyn Source>; 2] {
+pub fn halves(set: &Dataset) -> [Arc<dyn Source>; 2] {
     [set.train.clone(), set.val.clone().unwrap()]
 }
 
@@ -262,116 +262,6 @@ fn direct_reads_give_what_mapped_ones_do() {
     }
 }
 
-/// Flips a bit of a file while `look` looks.
-fn flipped<T>(path: &Path, at: usize, look: impl FnOnce() -> T) -> T {
-    let good = fs::read(path).unwrap();
-    let mut bad = good.clone();
-    bad[at] ^= 0x20;
-    fs::write(path, &bad).unwrap();
-    let seen = look();
-    fs::write(path, good).unwrap();
-    seen
-}
-
-/// The error of opening a set and reading all its images.
-fn error_of(target: &Path) -> Option<Error> {
-    let read_all = || -> Result<()> {
-        for half in halves(&open(target)?) {
-            let mut pixels = vec![0; SIDE * SIDE * 3];
-            for image in 0..half.len() {
-                half.in_memory(image)?;
-                half.read(image, &mut pixels)?;
-            }
-        }
-        Ok(())
-    };
-    read_all().err()
-}
-
-#[test]
-fn every_flipped_bit_of_an_image_or_an_index_is_found() {
-    let (_root, source, target) = folders(3);
-    for store in [Store::Raw, Store::Jpeg] {
-        let target = target.with_extension(format!("{store:?}"));
-        prepared(&source, &target, &PrepareOptions { store, ..RAW }).unwrap();
-        assert!(error_of(&target).is_none());
-        let shard = shards::shard_path(&target, shards::TRAIN, 0);
-        let set = shards::Shards::open(
-            &target,
-            shards::TRAIN,
-            vec!["a".into(), "b".into()],
-            Reads::Mapped,
-        );
-        let last = set.unwrap().index().shards[0].data_end as usize;
-        for at in [4096, 5000, last - 1] {
-            let error = flipped(&shard, at, || error_of(&target)).expect("found");
-            assert_eq!(error.exit_code(), 3);
-            let message = error.to_string();
-            assert!(
-                message.contains("train-00000.shard: checksum error at byte "),
-                "{message}"
-            );
-        }
-        let index = shards::index_path(&target, shards::TRAIN);
-        for at in 0..fs::metadata(&index).unwrap().len() as usize {
-            let error = flipped(&index, at, || error_of(&target)).expect("found");
-            assert_eq!(error.exit_code(), 3);
-            assert!(error.to_string().contains("train.index"), "{error}");
-        }
-    }
-}
-
-#[test]
-fn every_truncated_file_is_found() {
-    let (_root, source, target) = folders(3);
-    prepared(&source, &target, &RAW).unwrap();
-    for name in [
-        "train-00000.shard",
-        "val-00000.shard",
-        "train.index",
-        "val.index",
-        "stats.safetensors",
-        "classes.txt",
-        "manifest.json",
-    ] {
-        let path = target.join(name);
-        let good = fs::read(&path).unwrap();
-        for length in [0, 1, 40, 72, good.len() / 2, good.len() - 1] {
-            if length >= good.len() || name == "classes.txt" && length > 1 {
-                continue;
-            }
-            fs::write(&path, &good[..length]).unwrap();
-            let error = error_of(&target).expect("found");
-            assert_eq!(error.exit_code(), 3, "{name} {length}");
-            let message = error.to_string();
-            // With a class lost the labels have none.
-            let named = message.contains(name)
-                || name == "classes.txt" && message.contains("label 1 with 1 classes");
-            assert!(named, "{name} {length}: {message}");
-        }
-        fs::remove_file(&path).unwrap();
-        assert_eq!(error_of(&target).expect("found").exit_code(), 3, "{name}");
-        fs::write(&path, good).unwrap();
-    }
-}
-
-#[test]
-fn a_damaged_shard_that_is_taken_away_is_made_again() {
-    let (_root, source, target) = folders(40);
-    prepared(&source, &target, &RAW).unwrap();
-    let before = contents(&target);
-    let shard = shards::shard_path(&target, shards::TRAIN, 1);
-    fs::write(&shard, &before["train-00001.shard"][..9000]).unwrap();
-    let error = open(&target).err().unwrap().to_string();
-    assert!(
-        error.contains("train-00001.shard: truncated: 9000 bytes, the index says"),
-        "{error}"
-    );
-    fs::remove_file(&shard).unwrap();
-    prepared(&source, &target, &RAW).unwrap();
-    assert!(contents(&target) == before);
-}
-
 #[test]
 fn another_side_is_refused_with_the_remedy() {
     let (_root, source, target) = folders(3);
@@ -379,103 +269,6 @@ fn another_side_is_refused_with_the_remedy() {
     let error = shards::open(&target, 64, Reads::Mapped).err().unwrap();
     assert_eq!(error.exit_code(), 3);
     assert!(error.to_string().contains("--set data.side=32"), "{error}");
-}
-
-/// Mean, and eigenvalues and eigenvectors by the plainest means: float64 sums, then power
-/// iteration with deflation.
-fn plain_statistics(images: &[Vec<u8>]) -> (Vec<f64>, [f64; 3], [[f64; 3]; 3]) {
-    let n = images.len() as f64;
-    let mean = (0..images[0].len())
-        .map(|i| images.iter().map(|image| f64::from(image[i])).sum::<f64>() / n)
-        .collect();
-    let pixels: Vec<[f64; 3]> = images
-        .iter()
-        .flat_map(|image| image.chunks_exact(3))
-        .map(|p| [0, 1, 2].map(|c| f64::from(p[c])))
-        .collect();
-    let count = pixels.len() as f64;
-    let channel = [0, 1, 2].map(|c| pixels.iter().map(|p| p[c]).sum::<f64>() / count);
-    let mut rest = [[0.0; 3]; 3];
-    for p in &pixels {
-        for a in 0..3 {
-            for b in 0..3 {
-                rest[a][b] += (p[a] - channel[a]) * (p[b] - channel[b]) / count;
-            }
-        }
-    }
-    let (mut values, mut vectors) = ([0.0; 3], [[0.0; 3]; 3]);
-    for k in 0..3 {
-        let mut v = [0.6, 0.5, -0.4];
-        for _ in 0..20_000 {
-            let w = [0, 1, 2].map(|a| (0..3).map(|b| rest[a][b] * v[b]).sum::<f64>());
-            let length = w.iter().map(|x| x * x).sum::<f64>().sqrt();
-            v = w.map(|x| x / length);
-            values[k] = length;
-        }
-        vectors[k] = v;
-        for a in 0..3 {
-            for b in 0..3 {
-                rest[a][b] -= values[k] * v[a] * v[b];
-            }
-        }
-    }
-    (mean, values, vectors)
-}
-
-#[test]
-fn mean_eigenvalues_and_eigenvectors_are_those_of_a_plain_computation() {
-    let root = tempfile::tempdir().unwrap();
-    let (source, target) = (root.path().join("source"), root.path().join("target"));
-    let size = SIDE as u32;
-    let mut images = Vec::new();
-    for n in 0..12u32 {
-        let noise = |x: u32, y: u32, c: u32| {
-            let mixed = (x * 7 + y * 13 + n * 29 + c * 5).wrapping_mul(2_654_435_761);
-            (mixed >> 24) as u8 / (1 + c as u8)
-        };
-        let image = image::RgbImage::from_fn(size, size, |x, y| {
-            let shared = noise(x, y, 9) / 2;
-            image::Rgb([0, 1, 2].map(|c| shared + noise(x, y, c) / 3))
-        });
-        images.push(image.as_raw().clone());
-        let class = if n % 2 == 0 { "a" } else { "b" };
-        put(
-            source.join(format!("train/{class}/{n:02}.png")),
-            &png(image),
-        );
-    }
-    prepared(&source, &target, &RAW).unwrap();
-    let bytes = fs::read(target.join("stats.safetensors")).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let tensor = |name: &str, shape: &[usize]| -> Vec<f64> {
-        let view = file.tensor(name).unwrap();
-        assert_eq!(view.shape(), shape);
-        let value = |b: &[u8]| f64::from(f32::from_le_bytes(b.try_into().unwrap()));
-        view.data().chunks_exact(4).map(value).collect()
-    };
-    let (mean, values, vectors) = plain_statistics(&images);
-    let close = |found: f64, expected: f64, what: &str| {
-        let far = (found - expected).abs() / expected.abs().max(1.0);
-        assert!(far < 1e-6, "{what}: {found}, expected {expected}");
-    };
-    let plane = SIDE * SIDE;
-    let found = tensor("mean", &[3, SIDE, SIDE]);
-    for (i, expected) in mean.iter().enumerate() {
-        close(found[i % 3 * plane + i / 3], *expected, "mean");
-    }
-    let (found_values, found_vectors) = (tensor("eigval", &[3]), tensor("eigvec", &[3, 3]));
-    for k in 0..3 {
-        close(found_values[k], values[k], "eigenvalue");
-        let column = [0, 1, 2].map(|c| found_vectors[c * 3 + k]);
-        // A direction has two signs.
-        let sign = (0..3)
-            .map(|c| column[c] * vectors[k][c])
-            .sum::<f64>()
-            .signum();
-        for c in 0..3 {
-            close(column[c] * sign, vectors[k][c], "eigenvector");
-        }
-    }
 }
 
 #[test]
