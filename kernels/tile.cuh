@@ -142,7 +142,7 @@ __device__ __forceinline__ void write_tile(float* to, int first_row, int rows, i
             float results[T::VN];
 #pragma unroll
             for (int v = 0; v < T::VN; ++v)
-                if (column + v < columns) 
+                if (column + v < columns)
                     results[v] = finish(column + v, sums[i][j + v], beside != nullptr ? beside[at + v] : 0.0f);
             if (whole && column < columns) {
                 if constexpr (T::VN == 4)

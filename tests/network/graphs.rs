@@ -6,7 +6,7 @@ use crate::cuda::session;
 use alexnet_mp::device::cuda::CudaDevice;
 use alexnet_mp::engine::{Dropping, Engine, StepContext};
 use alexnet_mp::network::params::Tensors;
-use vcuda::{Options, Streams};
+use vcuda::{Driver, Options, Session, Streams};
 
 /// What some updates came to: loss by loss, parameters, momentum, bytes exchanged.
 struct Outcome {
@@ -61,15 +61,14 @@ fn train(engine: &mut Engine<CudaDevice>, case: &Case) -> Outcome {
     }
 }
 
-fn graphs_change_no_bit(gpus: &[usize], precision: &str, streams: Streams, peer_access: bool) {
-    let options = Options {
-        streams: Some(streams),
-        peer_access: Some(peer_access),
-        ..Options::default()
-    };
-    let Some(session) = session(&options, gpus) else {
-        return;
-    };
+/// Trains one operation at a time, and as engines do by themselves: to the same bits, in any case.
+/// Gives the session, its counters those of the second run, and the second engine.
+fn compared(
+    options: &Options,
+    gpus: &[usize],
+    precision: &str,
+) -> Option<(Session, Engine<CudaDevice>)> {
+    let session = session(options, gpus)?;
     let case = Case::tiny("paper", &[&format!("train.precision={precision}")]);
     let open = || -> Engine<CudaDevice> {
         let devices = gpus.iter().map(|&g| CudaDevice::open(g).unwrap());
@@ -84,10 +83,22 @@ fn graphs_change_no_bit(gpus: &[usize], precision: &str, streams: Streams, peer_
     assert!(engine.has_graphs());
     let found = train(&mut engine, &case);
     assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
-    if session.driver() == vcuda::Driver::Virtual {
+    expected.assert_is(&found, &format!("{gpus:?} {precision} {options:?}"));
+    Some((session, engine))
+}
+
+fn graphs_change_no_bit(gpus: &[usize], precision: &str, streams: Streams, peer_access: bool) {
+    let options = Options {
+        streams: Some(streams),
+        peer_access: Some(peer_access),
+        ..Options::default()
+    };
+    let Some((session, _)) = compared(&options, gpus, precision) else {
+        return;
+    };
+    if session.driver() == Driver::Virtual {
         assert!(session.counters().graph_launches >= 3, "{gpus:?}");
     }
-    expected.assert_is(&found, &format!("{gpus:?} {precision} {streams:?}"));
 }
 
 #[test]
@@ -116,23 +127,11 @@ fn where_a_driver_captures_no_copies_steps_go_on_one_operation_at_a_time() {
             capture_copies: Some(false),
             ..Options::default()
         };
-        let Some(session) = session(&options, &gpus) else {
+        let Some((session, engine)) = compared(&options, &gpus, "f16") else {
             return;
         };
-        let case = Case::tiny("paper", &["train.precision=f16"]);
-        let open = || -> Engine<CudaDevice> {
-            let devices = gpus.iter().map(|&g| CudaDevice::open(g).unwrap());
-            engine(&case, devices.collect())
-        };
-        let mut one_by_one = open();
-        one_by_one.set_graphs(false).unwrap();
-        let expected = train(&mut one_by_one, &case);
-        drop(one_by_one);
-        let mut refused = open();
-        assert!(refused.has_graphs());
-        let found = train(&mut refused, &case);
-        assert!(!refused.has_graphs() || session.driver() != vcuda::Driver::Virtual);
-        assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
-        expected.assert_is(&found, &format!("{gpus:?} {streams:?}"));
+        if session.driver() == Driver::Virtual {
+            assert!(!engine.has_graphs());
+        }
     }
 }

@@ -165,8 +165,8 @@ impl CudaDevice {
         let slot = message.slot.memory.pointer().0;
         let bytes = message.elements * message.slot.element().bytes();
         let stream = self.home.streams.outgoing.cu_stream();
-        // Addresses are unified, and each GPU's memory is open to the other: an ordinary copy, which unlike
-        // `cuMemcpyPeerAsync` is documented to be captured in graphs.
+        // Addresses are unified, and each GPU's memory is open to the other: an ordinary copy, which a
+        // capture takes as a copy node; of `cuMemcpyPeerAsync` nothing says so.
         // SAFETY: the message was checked to fit both ends; events order the copy with what else uses them.
         let copied = unsafe { result::memcpy_dtod_async(slot, source, bytes, stream) };
         self.home
