@@ -150,6 +150,7 @@ impl<D: Device> Rank<D> {
             Step::Lrn { x, .. }
             | Step::LocalNorm { x, .. }
             | Step::Pool { x, .. }
+            | Step::Copy { x, .. }
             | Step::LrnPool { x, .. } => {
                 self.map_backward(plan, links, local, images, step, *x, &dy)
             }
@@ -320,7 +321,7 @@ impl<D: Device> Rank<D> {
         Ok(())
     }
 
-    /// Normalisations and pools: the gradient of slot `x` from that of the output.
+    /// Normalisations, pools and copies: the gradient of slot `x` from that of the output.
     #[allow(clippy::too_many_arguments)]
     fn map_backward(
         &mut self,
@@ -358,6 +359,9 @@ impl<D: Device> Rank<D> {
             }
             (Step::LrnPool { lrn, pool, .. }, _) => {
                 device.lrn_pool_backward(lrn, pool, images, inputs[0], y, dy, &mut dx)?;
+            }
+            (Step::Copy { .. }, _) => {
+                device.copy(plan.slots[x].shape.len() * images, dy, &mut dx)?
             }
             _ => unreachable!("not a step over maps"),
         }

@@ -127,6 +127,7 @@ impl<D: Device> Rank<D> {
             | Step::Lrn { x, .. }
             | Step::LocalNorm { x, .. }
             | Step::Pool { x, .. }
+            | Step::Copy { x, .. }
             | Step::LrnPool { x, .. } => compute(device, columns, plan, local, images, step, *x, y),
         });
         self.later = later;
@@ -175,6 +176,7 @@ fn compute<D: Device>(
         Step::LocalNorm { op, .. } => device.local_norm_forward(op, images, inputs[0], y),
         Step::Pool { op, .. } => device.pool_forward(op, images, inputs[0], y),
         Step::LrnPool { lrn, pool, .. } => device.lrn_pool_forward(lrn, pool, images, inputs[0], y),
+        Step::Copy { .. } => device.copy(plan.slots[x].shape.len() * images, inputs[0], y),
         Step::Activation { .. } | Step::Dropout { .. } => unreachable!("done in place"),
     }
 }

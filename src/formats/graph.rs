@@ -105,6 +105,7 @@ fn ops(plan: &Plan, layer: &str, step: &Step) -> Result<Vec<Op>> {
         Step::LrnPool {
             lrn: l, pool: p, ..
         } => vec![lrn(l, columns), pool(p)],
+        Step::Copy { .. } => vec![],
         Step::Dropout { op, .. } if op.test_scale() == 1.0 => vec![],
         Step::Dropout { op, .. } => vec![Op::Scale(op.test_scale())],
     })

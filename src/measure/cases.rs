@@ -290,6 +290,10 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
             add(Forward, 1, Kind::LrnPoolForward(lrn, pool));
             add(Backward, 1, Kind::LrnPoolBackward(lrn, pool));
         }
+        Step::Copy { .. } => {
+            add(Forward, 1, Kind::Copy(elements));
+            add(Backward, 1, Kind::Copy(elements));
+        }
         Step::Dropout { op, before, .. } => {
             let given = false;
             add(Forward, 1, Kind::DropoutForward { op, given });

@@ -148,6 +148,7 @@ fn cell(plan: &Plan, layer: &str, step: &Step) -> String {
         Step::LrnPool { lrn, pool: p, .. } => {
             format!("LRN over {} maps, max {}", lrn.size, pool(p.window))
         }
+        Step::Copy { .. } => "copy".into(),
         Step::Dropout { op, .. } => format!("dropout {}", op.rate),
     };
     let name = if matches!(step, Step::Conv { .. } | Step::Linear { .. }) {

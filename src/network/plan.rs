@@ -80,6 +80,11 @@ pub enum Step {
         x: SlotId,
         y: SlotId,
     },
+    /// The same values in a slot of their own, for an operation in place: going back, `x` is needed as it was.
+    Copy {
+        x: SlotId,
+        y: SlotId,
+    },
     /// `lane` tells the dropout layers' random streams apart; `before` as in `Conv`, of `y` before dropout.
     Dropout {
         op: Dropout,
@@ -100,6 +105,7 @@ impl Step {
             | Step::LocalNorm { y, .. }
             | Step::Pool { y, .. }
             | Step::LrnPool { y, .. }
+            | Step::Copy { y, .. }
             | Step::Dropout { y, .. } => y,
         }
     }
@@ -121,6 +127,15 @@ impl Step {
             Step::Linear { op, .. } => op.activation,
             Step::Activation { activation, .. } => Some(*activation),
             _ => None,
+        }
+    }
+
+    /// Whether going back it reads what it wrote.
+    pub fn reads_output_back(&self) -> bool {
+        match self {
+            Step::Pool { .. } | Step::LrnPool { .. } => true,
+            Step::Dropout { before, .. } => before.is_some(),
+            _ => self.activation().is_some(),
         }
     }
 }

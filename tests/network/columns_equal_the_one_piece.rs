@@ -98,6 +98,33 @@ fn networks_with_dropout_after_convolutions() {
     }
 }
 
+/// Every order of up to three operations after a weighted sum, the same one twice included. With tanh, whose derivative
+/// is told from its output, and dropout that rescales, whatever overwrites values that are needed going back shows.
+#[test]
+fn layers_with_any_operations_in_any_order() {
+    let names = ["activation", "lrn", "local_norm", "pool", "dropout"];
+    let mut orders = vec![vec![]];
+    for length in 1..=3 {
+        let shorter = orders.iter().filter(|order| order.len() + 1 == length);
+        let longer: Vec<Vec<&str>> = shorter
+            .flat_map(|order| names.map(|name| [&order[..], &[name]].concat()))
+            .collect();
+        orders.extend(longer);
+    }
+    for order in orders {
+        let case = Case::tiny(
+            "paper",
+            &[
+                "network.activation=tanh",
+                "network.dropout.rate=0.3",
+                "network.dropout.rescale=true",
+                &format!("layers.conv2.then={order:?}"),
+            ],
+        );
+        equals_the_reference(&case, Kind::Counter, devices(1, 1));
+    }
+}
+
 /// The relative error of the logits of two devices against a reference made wrong.
 fn difference(case: &Case, config: &Config, change: impl Fn(&mut Reference)) -> f64 {
     let mut engine = engine(case, devices(2, 1));

@@ -198,8 +198,11 @@ impl<'a> Builder<'a> {
         Ok(y)
     }
 
-    fn follow(&mut self, name: &str, then: Then, x: SlotId, columns: usize) -> Result<SlotId> {
+    fn follow(&mut self, name: &str, then: Then, mut x: SlotId, columns: usize) -> Result<SlotId> {
         let shape = self.slots[x].shape;
+        if self.destroys(then, x) {
+            x = self.copy(name, x, columns);
+        }
         let layer = name.to_string();
         let (y, steps) = match then {
             Then::Activation => (
@@ -249,6 +252,32 @@ impl<'a> Builder<'a> {
         };
         self.stages.push(Stage::Compute { layer, steps });
         Ok(y)
+    }
+
+    /// Whether `then` in place on slot `x` overwrites what an earlier step on it reads going back.
+    fn destroys(&self, then: Then, x: SlotId) -> bool {
+        let mut made = self.stages.iter().rev().filter_map(|stage| match stage {
+            Stage::Compute { steps, .. } if steps[0].output() == x => Some(&steps[0]),
+            _ => None,
+        });
+        match then {
+            Then::Activation => made.any(Step::reads_output_back),
+            // Going back, it includes the derivative of the activation right before it.
+            Then::Dropout => match made.next() {
+                Some(last) if last.activation().is_none() && last.reads_output_back() => true,
+                _ => made.any(Step::reads_output_back),
+            },
+            Then::Lrn | Then::LocalNorm | Then::Pool => false,
+        }
+    }
+
+    fn copy(&mut self, name: &str, x: SlotId, columns: usize) -> SlotId {
+        let y = self.slot(format!("{name}.copy"), self.slots[x].shape, columns);
+        self.stages.push(Stage::Compute {
+            layer: name.into(),
+            steps: vec![Step::Copy { x, y }; columns],
+        });
+        y
     }
 
     fn lrn_pool(&mut self, name: &str, x: SlotId, columns: usize) -> Result<SlotId> {
