@@ -35,6 +35,7 @@ pub mod fault;
 pub mod formats;
 pub mod measure;
 pub mod network;
+mod nontemporal;
 pub mod optimizer;
 pub mod precision;
 pub mod random;

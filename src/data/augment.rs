@@ -3,6 +3,7 @@
 use crate::batch::Draw;
 use crate::data::Statistics;
 use crate::error::{Result, usage};
+use crate::nontemporal;
 use crate::random::{Key, Purpose};
 use serde::{Deserialize, Serialize};
 
@@ -108,12 +109,15 @@ impl Placed {
         }
     }
 
-    /// Copies the crop out of a stored image, both `[row][column][colour]`.
+    /// Copies the crop out of a stored image, both `[row][column][colour]`; past the caches, which a batch of crops
+    /// would fill long before a device reads it.
     pub fn copy(&self, stored: &[u8], side: usize, crop: usize, into: &mut [u8]) {
         let rows = stored.chunks_exact(side * 3).skip(self.top);
-        for (target, row) in into.chunks_exact_mut(crop * 3).zip(rows) {
-            target.copy_from_slice(&row[self.left * 3..(self.left + crop) * 3]);
-        }
+        nontemporal::writing(|writer| {
+            for (target, row) in into.chunks_exact_mut(crop * 3).zip(rows) {
+                writer.copy(&row[self.left * 3..(self.left + crop) * 3], target);
+            }
+        });
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Sums are kept in integers, so they are exact and do not depend on the order of the images.
 
+mod bytes;
 mod eigen;
 mod file;
 
 use crate::data::{Source, image_bytes, pixels};
 use crate::error::{Result, data};
+use bytes::ByteSums;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -106,7 +108,7 @@ pub struct Sums {
     /// Images added.
     pub images: u64,
     /// Sum of each byte of the image.
-    mean: Vec<u64>,
+    mean: ByteSums,
     /// Sums over all pixels of rr, gg, bb, rg, rb, gb.
     products: [u64; 6],
 }
@@ -117,41 +119,26 @@ impl Sums {
         Sums {
             side,
             images: 0,
-            mean: vec![0; side * side * 3],
+            mean: ByteSums::new(side * side * 3),
             products: [0; 6],
         }
     }
 
     /// Adds an image of side × side × 3 bytes.
     pub fn add(&mut self, image: &[u8]) {
-        debug_assert_eq!(image.len(), self.mean.len());
-        for (sum, &x) in self.mean.iter_mut().zip(image) {
-            *sum += u64::from(x);
-        }
-        // 255² · 65,535 pixels still fit into 32 bits.
-        for part in image.chunks(3 * 65_535) {
-            let mut sums = [0u32; 6];
-            for p in part.chunks_exact(3) {
-                let (r, g, b) = (u32::from(p[0]), u32::from(p[1]), u32::from(p[2]));
-                for (sum, x) in sums
-                    .iter_mut()
-                    .zip([r * r, g * g, b * b, r * g, r * b, g * b])
-                {
-                    *sum += x;
-                }
-            }
-            for (sum, x) in self.products.iter_mut().zip(sums) {
-                *sum += u64::from(x);
-            }
+        self.mean.add(image);
+        let [rr, gg, bb] = bytes::products(image, 0);
+        let [rg, gb, _] = bytes::products(image, 1);
+        let [rb, ..] = bytes::products(image, 2);
+        for (sum, x) in self.products.iter_mut().zip([rr, gg, bb, rg, rb, gb]) {
+            *sum += x;
         }
         self.images += 1;
     }
 
     /// Adds the sums over other images of the same side.
     pub fn merge(&mut self, other: &Sums) {
-        for (sum, x) in self.mean.iter_mut().zip(&other.mean) {
-            *sum += x;
-        }
+        self.mean.merge(&other.mean);
         for (sum, x) in self.products.iter_mut().zip(other.products) {
             *sum += x;
         }
@@ -169,7 +156,7 @@ impl Sums {
         let mut bytes = Vec::with_capacity(Sums::bytes(self.side));
         bytes.extend(self.images.to_le_bytes());
         bytes.extend(self.products.iter().flat_map(|x| x.to_le_bytes()));
-        bytes.extend(self.mean.iter().flat_map(|&x| (x as u32).to_le_bytes()));
+        bytes.extend(self.mean.iter().flat_map(|x| (x as u32).to_le_bytes()));
         bytes
     }
 
@@ -191,7 +178,7 @@ impl Sums {
         Some(Sums {
             side,
             images,
-            mean: mean.chunks_exact(4).map(|b| sum(b).into()).collect(),
+            mean: ByteSums::of(images, mean.chunks_exact(4).map(sum).collect()),
             products,
         })
     }
@@ -220,7 +207,7 @@ impl Sums {
             mean: self
                 .mean
                 .iter()
-                .map(|&s| (s as f64 / images) as f32)
+                .map(|s| (s as f64 / images) as f32)
                 .collect(),
             eigenvalues: eigenvalues.map(|x| x as f32),
             eigenvectors: eigenvectors.map(|v| v.map(|x| x as f32)),
@@ -231,10 +218,8 @@ impl Sums {
     fn covariance(&self) -> [[f64; 3]; 3] {
         let pixels = i128::from(self.images.max(1)) * (self.side * self.side) as i128;
         let mut colours = [0i128; 3];
-        for pixel in self.mean.chunks_exact(3) {
-            for (sum, &x) in colours.iter_mut().zip(pixel) {
-                *sum += i128::from(x);
-            }
+        for (i, x) in self.mean.iter().enumerate() {
+            colours[i % 3] += i128::from(x);
         }
         let mut covariance = [[0.0; 3]; 3];
         let pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)];

@@ -3,6 +3,7 @@
 use super::simd::kernel;
 use super::team::Workers;
 use crate::batch::{Batch, Draw};
+use crate::nontemporal::{self, Writer};
 
 /// A batch's crops, draws and labels.
 #[derive(Default)]
@@ -60,14 +61,26 @@ pub fn augment(workers: &Workers, input: &Input, side: usize, mean: &[f32], x: &
     let isa = workers.isa.without_avx512();
     workers.chunks(x, image_len, |image, x, _| {
         let pixels = &input.pixels[image * image_len..][..image_len];
-        augment_image(isa, &input.draws[image], pixels, mean, side, line, x);
+        nontemporal::writing(|writer| {
+            augment_image(
+                isa,
+                &input.draws[image],
+                pixels,
+                mean,
+                side,
+                line,
+                writer,
+                x,
+            );
+        });
     });
 }
 
 kernel!(
     /// One image of lines of `line` bytes.
     fn augment_image = image_body(
-        draw: &Draw, pixels: &[u8], mean: &[f32], side: usize, line: usize, x: &mut [f32]
+        draw: &Draw, pixels: &[u8], mean: &[f32], side: usize, line: usize, to: &Writer,
+        x: &mut [f32]
     )
 );
 
@@ -75,15 +88,23 @@ kernel!(
 const GROUP: usize = 24;
 
 #[inline(always)]
-fn image_body(draw: &Draw, pixels: &[u8], mean: &[f32], side: usize, line: usize, x: &mut [f32]) {
+fn image_body(
+    draw: &Draw,
+    pixels: &[u8],
+    mean: &[f32],
+    side: usize,
+    line: usize,
+    to: &Writer,
+    x: &mut [f32],
+) {
     let shift: [f32; GROUP] = std::array::from_fn(|i| draw.shift[i % 3]);
     let lines = x.chunks_exact_mut(line).zip(pixels.chunks_exact(line));
     for (y, (x, pixels)) in lines.enumerate() {
         let start = (usize::from(draw.top) + y) * side + usize::from(draw.left);
         let mean = &mean[start * 3..][..line];
         match draw.mirror {
-            true => mirrored_line(&shift, draw.gain, pixels, mean, x),
-            false => plain_line(&shift, draw.gain, pixels, mean, x),
+            true => mirrored_line(&shift, draw.gain, pixels, mean, to, x),
+            false => plain_line(&shift, draw.gain, pixels, mean, to, x),
         }
     }
 }
@@ -95,14 +116,33 @@ fn value(pixel: u8, mean: f32, shift: f32, gain: f32) -> f32 {
 }
 
 #[inline(always)]
-fn plain_line(shift: &[f32; GROUP], gain: f32, pixels: &[u8], mean: &[f32], x: &mut [f32]) {
+fn group(
+    shift: &[f32; GROUP],
+    gain: f32,
+    pixels: &[u8; GROUP],
+    mean: &[f32; GROUP],
+) -> [f32; GROUP] {
+    let mut values = [0.0; GROUP];
+    for i in 0..GROUP {
+        values[i] = value(pixels[i], mean[i], shift[i], gain);
+    }
+    values
+}
+
+#[inline(always)]
+fn plain_line(
+    shift: &[f32; GROUP],
+    gain: f32,
+    pixels: &[u8],
+    mean: &[f32],
+    to: &Writer,
+    x: &mut [f32],
+) {
     let (pixel_groups, pixel_rest) = pixels.as_chunks::<GROUP>();
     let (mean_groups, mean_rest) = mean.as_chunks::<GROUP>();
     let (x_groups, x_rest) = x.as_chunks_mut::<GROUP>();
     for ((x, pixels), mean) in x_groups.iter_mut().zip(pixel_groups).zip(mean_groups) {
-        for i in 0..GROUP {
-            x[i] = value(pixels[i], mean[i], shift[i], gain);
-        }
+        to.put(group(shift, gain, pixels, mean), x);
     }
     for (i, x) in x_rest.iter_mut().enumerate() {
         *x = value(pixel_rest[i], mean_rest[i], shift[i], gain);
@@ -111,19 +151,23 @@ fn plain_line(shift: &[f32; GROUP], gain: f32, pixels: &[u8], mean: &[f32], x: &
 
 /// The groups of `x` are counted from its end, so that its rest comes first.
 #[inline(always)]
-fn mirrored_line(shift: &[f32; GROUP], gain: f32, pixels: &[u8], mean: &[f32], x: &mut [f32]) {
+fn mirrored_line(
+    shift: &[f32; GROUP],
+    gain: f32,
+    pixels: &[u8],
+    mean: &[f32],
+    to: &Writer,
+    x: &mut [f32],
+) {
     let (pixel_groups, pixel_rest) = pixels.as_chunks::<GROUP>();
     let (mean_groups, mean_rest) = mean.as_chunks::<GROUP>();
     let (x_rest, x_groups) = x.as_rchunks_mut::<GROUP>();
     let groups = x_groups.iter_mut().rev().zip(pixel_groups);
     for ((x, pixels), mean) in groups.zip(mean_groups) {
-        let mut values = [0.0; GROUP];
-        for i in 0..GROUP {
-            values[i] = value(pixels[i], mean[i], shift[i], gain);
-        }
         // Written out, so that it becomes shuffles whether or not the compiler unrolls loops here.
-        let [a, b, c, d, e, f, g, h]: [[f32; 3]; GROUP / 3] = bytemuck::cast(values);
-        *x = bytemuck::cast([h, g, f, e, d, c, b, a]);
+        let [a, b, c, d, e, f, g, h]: [[f32; 3]; GROUP / 3] =
+            bytemuck::cast(group(shift, gain, pixels, mean));
+        to.put(bytemuck::cast([h, g, f, e, d, c, b, a]), x);
     }
     let end = x_rest.len();
     for i in 0..end {
