@@ -36,7 +36,7 @@ impl Writer {
     /// Writes `values` where `to` is aligned to 16 bytes; elsewhere an ordinary store does.
     #[inline(always)]
     pub fn put<const N: usize>(&self, values: [f32; N], to: &mut [f32; N]) {
-        if N % (VECTOR / 4) != 0 || to.as_ptr().align_offset(VECTOR) != 0 {
+        if !N.is_multiple_of(VECTOR / 4) || to.as_ptr().align_offset(VECTOR) != 0 {
             *to = values;
             return;
         }

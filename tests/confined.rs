@@ -1,5 +1,5 @@
-//! What stands only where it is needed: `unsafe`, in what calls the driver, in kernels of vector
-//! instructions, in stores past the caches and in what maps files; and the time of day, on which nothing may depend. Whoever needs one of them
+//! What stands only where it is needed: `unsafe`, in what calls the driver, in kernels of vector instructions, in stores
+//! past the caches and in what maps files; and the time of day, on which nothing may depend. Whoever needs one of them
 //! elsewhere adds the file here, and says why in the file.
 
 use std::path::{Path, PathBuf};

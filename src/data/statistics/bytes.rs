@@ -32,7 +32,7 @@ impl ByteSums {
     /// Adds an image.
     pub fn add(&mut self, image: &[u8]) {
         debug_assert_eq!(image.len(), self.recent.len());
-        if self.images == RECENT {
+        if self.images >= RECENT {
             self.settle();
         }
         for (sum, &x) in self.recent.iter_mut().zip(image) {
