@@ -5,7 +5,7 @@
 //! steps without weights, elements of the input.
 
 use alexnet_mp::device::cpu::{Buffer, CpuDevice};
-use alexnet_mp::device::{Device, Mask, Sink};
+use alexnet_mp::device::{ConvGradients, Device, Mask, Sink};
 use alexnet_mp::network::op::*;
 use alexnet_mp::random::{Key, Purpose};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
@@ -73,17 +73,19 @@ impl Bench<'_> {
             });
         }
         let mut dw = self.buffer(op.depth() * out);
+        let mut db = self.buffer(out);
         for (part, x) in xs.iter().enumerate() {
-            self.line(name, &format!("weights {part}"), work, |d| {
-                d.conv_backward_weights(&op, images, x, &dy, false, &mut dw)
-                    .unwrap();
+            let what = ["weights 0, bias", "weights 1"][part];
+            self.line(name, what, work, |d| {
+                let to = ConvGradients {
+                    weights: &mut dw,
+                    bias: (part == 0).then_some(&mut db),
+                    accumulate: false,
+                };
+                d.conv_backward_weights(&op, images, x, &dy, to).unwrap();
             });
         }
         let rows = images * output.pixels();
-        let mut db = self.buffer(out);
-        self.line(name, "bias", rows * out, |d| {
-            d.bias_backward(rows, out, &dy, false, &mut db).unwrap();
-        });
         let mut dy = dy;
         self.line(name, "relu", rows * out, |d| {
             d.activation_backward(Activation::Relu, rows * out, &y, &mut dy)

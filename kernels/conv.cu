@@ -4,7 +4,8 @@
 //   forward           y[pixel, output]   = sum over (row, column, map)    patch · weights
 //   backward_data     dx[pixel, map]     = sum over (row, column, output) patch of dy · transposed weights,
 //                                          times the slope of the activation whose output `y` the input is
-//   backward_weights  dw[(row, column, map), output] = sum over pixels    patch · dy, in parts that `sum_parts` adds
+//   backward_weights  dw[(row, column, map), output] = sum over pixels    patch · dy, in parts that `sum_parts` adds;
+//                     where asked for, the sums of dy, the gradient of the bias, as one row more
 //
 // Sums go in a fixed order: the same bits every time.
 #include "conv.cuh"
@@ -152,7 +153,7 @@ struct WeightSource {
     const ConvShape& shape;
     const float *x, *dy;
     Divider image_pixels, row_pixels;
-    int first_pixel, end, first_column;
+    int first_pixel, end, first_column, with_bias;
     WindowPlace at;
     static constexpr int ACROSS = T::BM / Pack, DOWN = T::THREADS / ACROSS, SHARE = T::BK / DOWN;
     float values[SHARE][Pack];
@@ -168,6 +169,7 @@ struct WeightSource {
             const WindowPixel pixel = window_pixel<false>(patch, at, shape.height, shape.width, shape.size, 1);
             fetch_pack<Pack>(values[i], x + patch.image + pixel.place * shape.maps + at.map,
                              number < end && pixel.inside);
+            if (with_bias != 0 && at.after(shape.size)) values[i][0] = number < end ? 1.0f : 0.0f;
         }
         gradient_tile.fetch(dy, first_pixel, end, first_column, shape.outputs);
         first_pixel += T::BK;
@@ -186,22 +188,24 @@ struct WeightSource {
 };
 
 // Block (tile, part): the tile's sum over the pixels of one part, `pixels_per_part` of them, a multiple of BK. With
-// several parts, part p goes to slab p of `to`; else `to` is the gradient itself.
+// several parts, part p goes to slab p of `to`; else `to` is the gradient itself. `with_bias`, 1 or 0, is the number of
+// rows below the weights'.
 template <class T, int Pack>
 __device__ __forceinline__ void backward_weights(const float* x, const float* dy, float* to, int pixels_per_part,
-                                                 int accumulate_into, Divider image_pixels, Divider row_pixels,
-                                                 const ConvShape& shape) {
+                                                 int accumulate_into, int with_bias, Divider image_pixels,
+                                                 Divider row_pixels, const ConvShape& shape) {
     __shared__ typename T::Stage stages[2];
-    const int depth = shape.size * shape.size * shape.maps;
+    const int rows = shape.size * shape.size * shape.maps + with_bias;
     const BlockPlace<T> block(shape.outputs);
     const PixelShare pixels(shape, pixels_per_part);
 
     float sums[T::TM][T::TN] = {};
-    WeightSource<T, Pack> source{shape, x, dy, image_pixels, row_pixels, pixels.begin, pixels.end, block.column};
+    WeightSource<T, Pack> source{shape,        x,          dy,           image_pixels, row_pixels,
+                                 pixels.begin, pixels.end, block.column, with_bias};
     source.at.start(block.row + source.first_m(), shape.size, shape.maps);
     accumulate<T>(source, pixels.tiles(T::BK), stages, sums);
-    to += static_cast<size_t>(blockIdx.y) * depth * shape.outputs;
-    write_tile<T>(to, block.row, depth, block.column, shape.outputs, sums,
+    to += static_cast<size_t>(blockIdx.y) * rows * shape.outputs;
+    write_tile<T>(to, block.row, rows, block.column, shape.outputs, sums,
                   [](int, float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
@@ -227,10 +231,10 @@ using Tile32 = Tile<128, 32, 16, 8, 4, 4>;
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
         conv_backward_weights_##columns##suffix(const float* x, const float* dy, float* to, int pixels_per_part,       \
-                                                int accumulate_into, Divider image_pixels, Divider row_pixels,         \
-                                                ConvShape shape) {                                                     \
-        backward_weights<Tile##columns, pack>(x, dy, to, pixels_per_part, accumulate_into, image_pixels, row_pixels,   \
-                                              shape);                                                                  \
+                                                int accumulate_into, int with_bias, Divider image_pixels,              \
+                                                Divider row_pixels, ConvShape shape) {                                 \
+        backward_weights<Tile##columns, pack>(x, dy, to, pixels_per_part, accumulate_into, with_bias, image_pixels,    \
+                                              row_pixels, shape);                                                      \
     }
 
 CONV_KERNELS(64, _packed, 4)

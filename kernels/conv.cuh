@@ -33,6 +33,9 @@ struct WindowPlace {
             if (++column == size) column = 0, ++row;
         }
     }
+    // Whether it is the first place after the window's last. Ones stand there for the gradient of the bias: their
+    // products with dy are its terms.
+    __device__ __forceinline__ bool after(int size) const { return row == size && column == 0 && map == 0; }
 };
 
 // An element of the window: its place among the source's pixels, and whether it lies there.

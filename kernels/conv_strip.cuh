@@ -91,16 +91,21 @@ struct StripWeights {
     const ConvShape& shape;
     const E *x, *dy;
     Divider image_pixels, row_pixels;
-    int first_pixel, end, first_column, length;
+    int first_pixel, end, first_column, length, with_bias;
     WindowPlace at;
 
     __device__ __forceinline__ void issue(E* a, E* b) {
+        const bool ones = with_bias != 0 && at.after(shape.size);
 #pragma unroll
         for (int i = 0; i < S::PACKS; ++i) {
             const int number = first_pixel + S::row(i);
+            E* to = a + S::row(i) * T::ROW_M + S::column(i);
+            if (ones) {
+                put_one<4>(to, number < end);
+                continue;
+            }
             const Patch patch = patch_of(number, image_pixels, row_pixels, shape);
-            copy_strip(a + S::row(i) * T::ROW_M + S::column(i), x + patch.image, number < end ? patch.y : OUTSIDE,
-                       patch.x, at, length, shape);
+            copy_strip(to, x + patch.image, number < end ? patch.y : OUTSIDE, patch.x, at, length, shape);
         }
         copy_rows<T, T::CHUNK>(b, dy, first_pixel, end, first_column, shape.outputs);
         first_pixel += T::BK;
@@ -109,7 +114,7 @@ struct StripWeights {
 
 template <class T, class E>
 __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, float* to, int pixels_per_part,
-                                                       int accumulate_into, const Divider& image_pixels,
+                                                       int accumulate_into, int with_bias, const Divider& image_pixels,
                                                        const Divider& row_pixels, const ConvShape& shape) {
     using S = Stages<T, false, false>;
     DYN_SHARED(E, memory);
@@ -119,11 +124,13 @@ __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, 
 
     float sums[T::FM][T::FN][4] = {};
     StripWeights<T> source{shape,        x,          dy,           image_pixels, row_pixels,
-                           pixels.begin, pixels.end, block.column, strips.length};
+                           pixels.begin, pixels.end, block.column, strips.length, with_bias};
     source.at.start(block.row + StripWeights<T>::S::column(0), 1, strips.filled);
     accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
-    to += static_cast<size_t>(blockIdx.y) * shape.size * strips.length * shape.outputs;
-    write_sums<T>(to, block.row, [&](int row) { return strips.row(row, shape.size); }, block.column, shape.outputs, sums,
+    const int depth = shape.size * strips.length, after = shape.size * strips.filled;
+    to += static_cast<size_t>(blockIdx.y) * (depth + with_bias) * shape.outputs;
+    const auto place_of = [&](int row) { return with_bias != 0 && row == after ? depth : strips.row(row, shape.size); };
+    write_sums<T>(to, block.row, place_of, block.column, shape.outputs, sums,
                   [](int, float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
@@ -137,8 +144,8 @@ __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, 
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
         conv_backward_weights_##suffix(const NUMBER::Element* x, const NUMBER::Element* dy, float* to,                 \
-                                       int pixels_per_part, int accumulate_into, Divider image_pixels,                 \
+                                       int pixels_per_part, int accumulate_into, int with_bias, Divider image_pixels,  \
                                        Divider row_pixels, ConvShape shape) {                                          \
-        IF_TENSOR(strip_backward_weights<tile>(x, dy, to, pixels_per_part, accumulate_into, image_pixels, row_pixels,  \
-                                               shape));                                                                \
+        IF_TENSOR(strip_backward_weights<tile>(x, dy, to, pixels_per_part, accumulate_into, with_bias, image_pixels,   \
+                                               row_pixels, shape));                                                    \
     }

@@ -132,17 +132,22 @@ struct TensorWeights {
     const ConvShape& shape;
     const E *x, *dy;
     Divider image_pixels, row_pixels;
-    int first_pixel, end, first_column;
+    int first_pixel, end, first_column, with_bias;
     WindowPlace at;
 
     __device__ __forceinline__ void issue(E* a, E* b) {
+        const bool ones = with_bias != 0 && at.after(shape.size);
 #pragma unroll 8
         for (int i = 0; i < S::PACKS; ++i) {
             const int number = first_pixel + S::row(i);
+            E* to = a + S::row(i) * T::ROW_M + S::column(i);
+            if (ones) {
+                put_one<Pack>(to, number < end);
+                continue;
+            }
             const Patch patch = patch_of(number, image_pixels, row_pixels, shape);
             const WindowPixel pixel = window_pixel<false>(patch, at, shape.height, shape.width, shape.size, 1);
-            copy_pack<Pack>(a + S::row(i) * T::ROW_M + S::column(i),
-                            x + patch.image + pixel.place * shape.maps + at.map, number < end && pixel.inside);
+            copy_pack<Pack>(to, x + patch.image + pixel.place * shape.maps + at.map, number < end && pixel.inside);
         }
         copy_rows<T, Pack>(b, dy, first_pixel, end, first_column, shape.outputs);
         first_pixel += T::BK;
@@ -152,20 +157,22 @@ struct TensorWeights {
 // Block (tile, part), as in conv.cu.
 template <class T, int Pack, class E>
 __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy, float* to, int pixels_per_part,
-                                                        int accumulate_into, const Divider& image_pixels,
-                                                        const Divider& row_pixels, const ConvShape& shape) {
+                                                        int accumulate_into, int with_bias,
+                                                        const Divider& image_pixels, const Divider& row_pixels,
+                                                        const ConvShape& shape) {
     using S = Stages<T, false, false>;
     DYN_SHARED(E, memory);
-    const int depth = shape.size * shape.size * shape.maps;
+    const int rows = shape.size * shape.size * shape.maps + with_bias;
     const BlockPlace<T> block(shape.outputs);
     const PixelShare pixels(shape, pixels_per_part);
 
     float sums[T::FM][T::FN][4] = {};
-    TensorWeights<T, Pack> source{shape, x, dy, image_pixels, row_pixels, pixels.begin, pixels.end, block.column};
+    TensorWeights<T, Pack> source{shape,        x,          dy,           image_pixels, row_pixels,
+                                  pixels.begin, pixels.end, block.column, with_bias};
     source.at.start(block.row + TensorWeights<T, Pack>::S::column(0), shape.size, shape.maps);
     accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
-    to += static_cast<size_t>(blockIdx.y) * depth * shape.outputs;
-    write_sums<T>(to, block.row, Straight{depth}, block.column, shape.outputs, sums,
+    to += static_cast<size_t>(blockIdx.y) * rows * shape.outputs;
+    write_sums<T>(to, block.row, Straight{rows}, block.column, shape.outputs, sums,
                   [](int, float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
@@ -192,8 +199,8 @@ using Tensor48 = TensorTile<NUMBER, 48, 4, 1>;
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
         conv_backward_weights_##suffix(const NUMBER::Element* x, const NUMBER::Element* dy, float* to,                 \
-                                       int pixels_per_part, int accumulate_into, Divider image_pixels,                 \
+                                       int pixels_per_part, int accumulate_into, int with_bias, Divider image_pixels,  \
                                        Divider row_pixels, ConvShape shape) {                                          \
-        IF_TENSOR(tensor_backward_weights<tile, pack>(x, dy, to, pixels_per_part, accumulate_into, image_pixels,       \
-                                                      row_pixels, shape));                                             \
+        IF_TENSOR(tensor_backward_weights<tile, pack>(x, dy, to, pixels_per_part, accumulate_into, with_bias,          \
+                                                      image_pixels, row_pixels, shape));                               \
     }

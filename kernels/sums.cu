@@ -34,11 +34,14 @@ __device__ __forceinline__ void sum_columns(const T* __restrict__ matrix, float*
 
 FOR_EACH_TYPE(COLUMN_SUMS_KERNEL)
 
-// to = sum of `parts` slabs of `elements`, added to what is there if asked for. One thread for four elements.
+// The sum of `parts` slabs of `elements`: the first `split` of them to `to`, a multiple of four if that is not all, the
+// others to `rest`; added to what is there if asked for. One thread for four elements.
 extern "C" __global__ void __launch_bounds__(256)
-    sum_parts(const float* __restrict__ slabs, float* __restrict__ to, int parts, int elements, int accumulate) {
+    sum_parts(const float* __restrict__ slabs, float* __restrict__ to, float* __restrict__ rest, int split, int parts,
+              int elements, int accumulate) {
     const int first = quad_start();
     if (first >= elements) return;
+    if (first >= split) to = rest - split;
     Quad sum = accumulate ? load_quad(to, first, elements) : Quad{};
     const bool aligned = elements % 4 == 0;
     for (int part = 0; part < parts; ++part) {

@@ -174,6 +174,15 @@ __device__ __forceinline__ void copy_pack(E* to, const E* from, bool inside) {
         *to = inside ? *from : narrow<E>(0.0f);
 }
 
+// Puts a one before `Pack` - 1 zeros in shared memory, zeros alone where not `inside`.
+template <int Pack, class E>
+__device__ __forceinline__ void put_one(E* to, bool inside) {
+    Neighbours<E, Pack> pack;
+#pragma unroll
+    for (int i = 0; i < Pack; ++i) pack.v[i] = narrow<E>(i == 0 && inside ? 1.0f : 0.0f);
+    *reinterpret_cast<Neighbours<E, Pack>*>(to) = pack;
+}
+
 // This thread's share of a tile of `Rows` x `Columns` in shared memory rows of `Row`: packs from row `first_row()` on,
 // every DOWN rows, at column `first_column()`.
 template <class T, int Rows, int Columns, int Pack>

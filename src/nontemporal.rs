@@ -91,7 +91,7 @@ mod tests {
         let from: Vec<u8> = (0..200).map(|i| i as u8 + 1).collect();
         for length in 0..100 {
             for (start, offset) in (0..20).flat_map(|s| (0..3).map(move |o| (s, o))) {
-                let mut to = vec![0; 128];
+                let mut to = [0; 128];
                 let (source, range) = (&from[offset..][..length], start..start + length);
                 writing(|writer| writer.copy(source, &mut to[range.clone()]));
                 assert_eq!(&to[range.clone()], source);

@@ -3,7 +3,7 @@
 
 use alexnet_mp::batch::{Batch, Draw};
 use alexnet_mp::device::cuda::CudaDevice;
-use alexnet_mp::device::{Device, Mask};
+use alexnet_mp::device::{ConvGradients, Device, Mask};
 use alexnet_mp::network::op::*;
 use alexnet_mp::random::{Key, Purpose};
 use vcuda::{Driver, Fibres, Options, Session, Streams};
@@ -113,7 +113,12 @@ impl Step {
         let mut input = gpu.allocate_input(IMAGES, 20).unwrap();
         let mut tally = gpu.allocate_tally().unwrap();
         // The first use of the work space makes room for it, which waits.
-        gpu.conv_backward_weights(&self.conv, IMAGES, &x, &y1, false, &mut g1)
+        let gradients = ConvGradients {
+            weights: &mut g1,
+            bias: Some(&mut gb),
+            accumulate: false,
+        };
+        gpu.conv_backward_weights(&self.conv, IMAGES, &x, &y1, gradients)
             .unwrap();
         gpu.lrn_pool_backward(&self.lrn, &self.pool, IMAGES, &y1, &y2, &d2, &mut d1)
             .unwrap();
@@ -165,9 +170,12 @@ impl Step {
             .unwrap();
         gpu.activation_backward(Activation::Relu, inside, &y1, &mut d1)
             .unwrap();
-        gpu.bias_backward(IMAGES * self.conv.output.pixels(), 36, &d1, false, &mut gb)
-            .unwrap();
-        gpu.conv_backward_weights(&self.conv, IMAGES, &x, &d1, false, &mut g1)
+        let gradients = ConvGradients {
+            weights: &mut g1,
+            bias: Some(&mut gb),
+            accumulate: false,
+        };
+        gpu.conv_backward_weights(&self.conv, IMAGES, &x, &d1, gradients)
             .unwrap();
         gpu.conv_backward_data(&self.conv, IMAGES, &d1, &w1, None, &mut dx)
             .unwrap();

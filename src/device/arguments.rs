@@ -16,6 +16,14 @@ pub enum Sink<'a, B> {
     },
 }
 
+/// Where the gradients of a convolution's parameters go: they replace what is there, or are added to it.
+pub struct ConvGradients<'a, B> {
+    pub weights: &'a mut B,
+    /// Of the bias, `outputs` sums over images and pixels, with those of one part's weights.
+    pub bias: Option<&'a mut B>,
+    pub accumulate: bool,
+}
+
 /// What an activation gave, and with it the activation's derivative.
 pub struct Activated<'a, B> {
     pub activation: Activation,

@@ -20,7 +20,7 @@ use crate::batch::{Batch, HostAllocator};
 use crate::error::{Error, Result, device, usage};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
-pub use arguments::{Activated, Link, Mask, Peak, Rule, Score, Sink, Update};
+pub use arguments::{Activated, ConvGradients, Link, Mask, Peak, Rule, Score, Sink, Update};
 
 /// Memory and operations of one device. Sizes are in elements, not bytes.
 pub trait Device: Send + Sized {
@@ -165,15 +165,14 @@ pub trait Device: Send + Sized {
         before: Option<Activated<'_, Self::Buffer>>,
         dx: &mut Self::Buffer,
     ) -> Result<()>;
-    /// Gradient of one part's weights, summed over the images.
+    /// Gradient of one part's weights, and of the bias where it is asked for, summed over the images.
     fn conv_backward_weights(
         &mut self,
         op: &Conv,
         images: usize,
         x: &Self::Buffer,
         dy: &Self::Buffer,
-        accumulate: bool,
-        gradient: &mut Self::Buffer,
+        to: ConvGradients<'_, Self::Buffer>,
     ) -> Result<()>;
 
     // Fully connected.

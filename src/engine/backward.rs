@@ -4,7 +4,7 @@ use super::forward::mask;
 use super::links::{Links, Pass};
 use super::rank::{Column, Parts, Rank, Share};
 use super::{Dropping, StepContext};
-use crate::device::{Activated, Device, Sink};
+use crate::device::{Activated, ConvGradients, Device, Sink};
 use crate::error::Result;
 use crate::network::op::{Activation, Dropout, Sgd};
 use crate::network::plan::{ParamId, Plan, SlotId, Stage, Step};
@@ -246,14 +246,10 @@ impl<D: Device> Rank<D> {
                 fused,
             )?;
         }
-        let rows = shape.pixels() * images;
-        device.bias_backward(
-            rows,
-            shape.maps,
-            dy,
-            context.accumulate,
-            &mut share.bias_gradient,
-        )?;
+        if let Step::Linear { op, .. } = step {
+            let (into, accumulate) = (&mut share.bias_gradient, context.accumulate);
+            device.bias_backward(images, op.outputs, dy, accumulate, into)?;
+        }
         self.columns[local].shares[param] = Some(share);
         Ok(())
     }
@@ -384,7 +380,7 @@ fn activated<B>(activation: Option<Activation>, maps: &Option<B>) -> Option<Acti
 }
 
 /// Gradient of one part of a layer's weights: into its buffer, or straight into the update where
-/// it has none.
+/// it has none. With a convolution's first part goes the gradient of its bias.
 #[allow(clippy::too_many_arguments)]
 fn weight_gradient<D: Device>(
     device: &mut D,
@@ -411,7 +407,12 @@ fn weight_gradient<D: Device>(
     };
     match (step, sink) {
         (Step::Conv { op, .. }, Sink::Gradient { into, accumulate }) => {
-            device.conv_backward_weights(op, images, x, dy, accumulate, into)
+            let to = ConvGradients {
+                weights: into,
+                bias: (part == 0).then_some(&mut share.bias_gradient),
+                accumulate,
+            };
+            device.conv_backward_weights(op, images, x, dy, to)
         }
         (Step::Linear { op, .. }, sink) => device.linear_backward_weights(op, images, x, dy, sink),
         _ => unreachable!("only fully connected layers fuse their update"),

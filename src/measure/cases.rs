@@ -23,8 +23,10 @@ pub enum Kind {
         op: Conv,
         before: Option<Activation>,
     },
+    /// With the gradient of the bias or without.
     ConvWeights {
         op: Conv,
+        bias: bool,
         accumulate: bool,
     },
     LinearForward(Linear),
@@ -253,9 +255,15 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
             if x != plan.input {
                 add(Backward, op.parts, Kind::ConvData { op, before });
             }
-            let accumulate = false;
-            add(Backward, op.parts, Kind::ConvWeights { op, accumulate });
-            add(Backward, 1, bias(op.output));
+            let weights = |bias| Kind::ConvWeights {
+                op,
+                bias,
+                accumulate: false,
+            };
+            add(Backward, 1, weights(true));
+            if op.parts > 1 {
+                add(Backward, op.parts - 1, weights(false));
+            }
             let parameters = op.depth() * op.output.maps;
             add(Pass::Update, op.parts, Kind::Sgd(parameters));
         }

@@ -288,10 +288,20 @@ fn conv(kind: &Kind, n: usize) -> Operands {
             }
             all.write("dx", n * op.input.len())
         }
-        Kind::ConvWeights { op, accumulate } => new
-            .read("x", n * op.input.len())
-            .read("dy", n * op.output.len())
-            .write_matrix("gradient", matrix(op), gradient(*accumulate)),
+        Kind::ConvWeights {
+            op,
+            bias,
+            accumulate,
+        } => {
+            let all = new
+                .read("x", n * op.input.len())
+                .read("dy", n * op.output.len())
+                .write_matrix("gradient", matrix(op), gradient(*accumulate));
+            match bias {
+                true => sum_into(all, "bias", op.output.maps, *accumulate),
+                false => all,
+            }
+        }
         _ => unreachable!("not a convolution"),
     }
 }

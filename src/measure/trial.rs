@@ -4,7 +4,7 @@ use super::cases::{Case, Kind};
 use super::median;
 use super::operands::{Fill, Store, numbers};
 use crate::batch::{Batch, Draw};
-use crate::device::{Activated, Device, Mask, Rule, Sink, Update};
+use crate::device::{Activated, ConvGradients, Device, Mask, Rule, Sink, Update};
 use crate::error::Result;
 use crate::network::op::Sgd;
 use crate::precision::Precision;
@@ -236,7 +236,7 @@ fn run_conv<D: Device>(
     reads: &[&D::Buffer],
     writes: &mut [D::Buffer],
 ) -> Result<()> {
-    let out = &mut writes[0];
+    let (out, others) = writes.split_first_mut().expect("every operation writes");
     match kind {
         Kind::ConvForward(op) => {
             let (x, rest) = reads.split_at(op.parts);
@@ -250,8 +250,13 @@ fn run_conv<D: Device>(
             });
             device.conv_backward_data(op, n, reads[0], reads[1], before, out)
         }
-        Kind::ConvWeights { op, accumulate } => {
-            device.conv_backward_weights(op, n, reads[0], reads[1], *accumulate, out)
+        Kind::ConvWeights { op, accumulate, .. } => {
+            let to = ConvGradients {
+                weights: out,
+                bias: others.first_mut(),
+                accumulate: *accumulate,
+            };
+            device.conv_backward_weights(op, n, reads[0], reads[1], to)
         }
         _ => unreachable!("not a convolution"),
     }

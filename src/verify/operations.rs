@@ -205,6 +205,12 @@ fn others(crop: usize, side: usize) -> Vec<Case> {
         },
         Kind::ConvWeights {
             op: odd,
+            bias: true,
+            accumulate,
+        },
+        Kind::ConvWeights {
+            op: even,
+            bias: false,
             accumulate,
         },
         Kind::LinearData(linear(1)),

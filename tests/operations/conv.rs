@@ -2,7 +2,7 @@
 
 use crate::reference;
 use crate::support::*;
-use alexnet_mp::device::{Activated, Device};
+use alexnet_mp::device::{Activated, ConvGradients, Device};
 use alexnet_mp::network::op::{Activation, Conv, Shape, Window};
 
 for_each_device!(
@@ -228,24 +228,31 @@ fn weight_gradient<D: Device>(d: &mut D, op: &Conv, images: usize) {
     {
         reference::add_conv_weights(op, &wide(x), &wide(dy), &mut sum);
     }
-    let mut gradient = filled_matrix(d, rows, columns, &vec![0.5; rows * columns]);
-    d.conv_backward_weights(op, images, &x, &dy, true, &mut gradient)
-        .unwrap();
-    let more: Vec<f64> = sum.iter().map(|g| g + 0.5).collect();
-    assert_close(
-        (op, "added"),
-        &read_matrix(d, &gradient, rows, columns),
-        &more,
-        GRADIENT,
-    );
-    d.conv_backward_weights(op, images, &x, &dy, false, &mut gradient)
-        .unwrap();
-    assert_close(
-        op,
-        &read_matrix(d, &gradient, rows, columns),
-        &sum,
-        GRADIENT,
-    );
+    let bias_sum = reference::bias(columns, &o.dy);
+    let mut weights = filled_matrix(d, rows, columns, &vec![0.5; rows * columns]);
+    let mut bias = filled(d, &vec![0.5; columns]);
+    for (accumulate, shift) in [(true, 0.5), (false, 0.0)] {
+        let to = ConvGradients {
+            weights: &mut weights,
+            bias: Some(&mut bias),
+            accumulate,
+        };
+        d.conv_backward_weights(op, images, &x, &dy, to).unwrap();
+        let of_weights: Vec<f64> = sum.iter().map(|g| g + shift).collect();
+        let of_bias: Vec<f64> = bias_sum.iter().map(|g| g + shift).collect();
+        let found = read_matrix(d, &weights, rows, columns);
+        assert_close((op, accumulate), &found, &of_weights, GRADIENT);
+        let found = read(d, &bias, columns);
+        assert_close((op, accumulate, "bias"), &found, &of_bias, GRADIENT);
+    }
+    let to = ConvGradients {
+        weights: &mut weights,
+        bias: None,
+        accumulate: false,
+    };
+    d.conv_backward_weights(op, images, &x, &dy, to).unwrap();
+    let found = read_matrix(d, &weights, rows, columns);
+    assert_close((op, "weights alone"), &found, &sum, GRADIENT);
 }
 
 fn the_weight_gradient_agrees_with_float64<D: Device>(open: Open<D>) {
@@ -279,8 +286,12 @@ fn gradients_are_the_slopes_of_the_output<D: Device>(open: Open<D>) {
         let slopes = differences(|x| reference::conv(&op, x, &w64), &x64, &dy64);
         assert_close(op, &read(&mut d, &dx, op.input.len()), &slopes, GRADIENT);
         let mut dw = d.allocate(rows * columns).unwrap();
-        d.conv_backward_weights(&op, 1, &x, &dy, false, &mut dw)
-            .unwrap();
+        let to = ConvGradients {
+            weights: &mut dw,
+            bias: None,
+            accumulate: false,
+        };
+        d.conv_backward_weights(&op, 1, &x, &dy, to).unwrap();
         let slopes = differences(|w| reference::conv(&op, &x64, w), &w64, &dy64);
         assert_close(
             op,

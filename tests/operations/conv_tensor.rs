@@ -6,7 +6,7 @@ use crate::conv::{odd_shapes, the_five_layers};
 use crate::reference;
 use crate::support::*;
 use alexnet_mp::device::cuda::CudaDevice;
-use alexnet_mp::device::{Activated, Device};
+use alexnet_mp::device::{Activated, ConvGradients, Device};
 use alexnet_mp::network::op::{Activation, Conv};
 use alexnet_mp::precision::Precision;
 
@@ -129,13 +129,24 @@ impl Case {
 
             let (rows, columns) = (op.depth(), op.output.maps);
             let mut dw = filled(d, &vec![0.5; rows * columns]);
+            let mut db = filled(d, &vec![0.5; columns]);
             for (accumulate, shift) in [(true, 0.5), (false, 0.0)] {
-                d.conv_backward_weights(op, n, &x[part], &dy, accumulate, &mut dw)
-                    .unwrap();
+                let to = ConvGradients {
+                    weights: &mut dw,
+                    bias: (part == 0).then_some(&mut db),
+                    accumulate,
+                };
+                d.conv_backward_weights(op, n, &x[part], &dy, to).unwrap();
+                // Gradients are f32 in every precision.
                 let expected: Vec<f64> = self.dw[part].iter().map(|g| g + shift).collect();
                 let found = read_matrix(d, &dw, rows, columns);
-                // The gradient is f32 in every precision.
                 assert_close((precision, "dw", op), &found, &expected, GRADIENT);
+                if part == 0 {
+                    let expected = reference::bias(columns, &self.dy);
+                    let expected: Vec<f64> = expected.iter().map(|g| g + shift).collect();
+                    let found = read(d, &db, columns);
+                    assert_close((precision, "db", op), &found, &expected, GRADIENT);
+                }
             }
         }
     }

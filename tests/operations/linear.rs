@@ -262,10 +262,7 @@ fn the_bias_gradient_is_the_sum_over_the_rows<D: Device>(open: Open<D>) {
     ] {
         // A mean, so that the sum does not vanish against its terms.
         let dy: Vec<f32> = random(1, rows * outputs).iter().map(|x| x + 0.5).collect();
-        let mut expected = vec![0.0; outputs];
-        for (i, x) in dy.iter().enumerate() {
-            expected[i % outputs] += f64::from(*x);
-        }
+        let mut expected = reference::bias(outputs, &dy);
         let dy = filled(&mut d, &dy);
         let mut gradient = filled(&mut d, &vec![3.0; outputs]);
         d.bias_backward(rows, outputs, &dy, false, &mut gradient)

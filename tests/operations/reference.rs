@@ -72,6 +72,15 @@ pub fn add_conv_weights(op: &Conv, x: &[f64], dy: &[f64], gradient: &mut [f64]) 
     });
 }
 
+/// Gradient of a bias: sums of the columns of `dy`.
+pub fn bias(outputs: usize, dy: &[f32]) -> Vec<f64> {
+    let mut sums = vec![0.0; outputs];
+    for (i, d) in dy.iter().enumerate() {
+        sums[i % outputs] += f64::from(*d);
+    }
+    sums
+}
+
 /// `x · weights` of one row.
 pub fn linear(outputs: usize, x: &[f64], weights: &[f64]) -> Vec<f64> {
     let mut y = vec![0.0; outputs];

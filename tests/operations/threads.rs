@@ -3,7 +3,7 @@
 use crate::support::*;
 use crate::{lrn, pool};
 use alexnet_mp::device::cpu::CpuDevice;
-use alexnet_mp::device::{Device, Mask, Sink};
+use alexnet_mp::device::{ConvGradients, Device, Mask, Sink};
 use alexnet_mp::network::op::*;
 use alexnet_mp::random::{Key, Purpose};
 
@@ -57,12 +57,14 @@ fn conv_results(d: &mut CpuDevice, op: &Conv, images: usize) -> Vec<f32> {
         .unwrap();
     results.extend(read(d, &dx, images * op.input.len()));
     let mut dw = d.allocate(op.depth() * maps).unwrap();
-    d.conv_backward_weights(op, images, &x, &dy, false, &mut dw)
-        .unwrap();
-    results.extend(read(d, &dw, op.depth() * maps));
-    let rows = images * op.output.pixels();
     let mut db = d.allocate(maps).unwrap();
-    d.bias_backward(rows, maps, &dy, false, &mut db).unwrap();
+    let to = ConvGradients {
+        weights: &mut dw,
+        bias: Some(&mut db),
+        accumulate: false,
+    };
+    d.conv_backward_weights(op, images, &x, &dy, to).unwrap();
+    results.extend(read(d, &dw, op.depth() * maps));
     results.extend(read(d, &db, maps));
     results
 }

@@ -35,7 +35,7 @@ pub use buffer::Buffer;
 pub use simd::Isa;
 
 use super::rendezvous::Rendezvous;
-use super::{Activated, Device, Mask, Peak, Rule, Score, Sink, Update, unscaled};
+use super::{Activated, ConvGradients, Device, Mask, Peak, Rule, Score, Sink, Update, unscaled};
 use crate::batch::{Batch, HostAllocator, pageable};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
@@ -217,11 +217,18 @@ impl Device for CpuDevice {
         images: usize,
         x: &Buffer,
         dy: &Buffer,
-        accumulate: bool,
-        gradient: &mut Buffer,
+        to: ConvGradients<'_, Buffer>,
     ) -> Result<()> {
+        let (team, accumulate) = (&mut self.team, to.accumulate);
         self.conv
-            .backward_weights(&mut self.team, op, images, x, dy, accumulate, gradient)
+            .backward_weights(team, op, images, x, dy, accumulate, to.weights)?;
+        match to.bias {
+            Some(bias) => {
+                let (rows, outputs) = (images * op.output.pixels(), op.output.maps);
+                linear::bias_backward(team, rows, outputs, dy, accumulate, bias)
+            }
+            None => Ok(()),
+        }
     }
 
     fn linear_forward(

@@ -1,10 +1,11 @@
 //! Convolution; `kernels/conv.cu`.
 
 use super::buffer::Element;
-use super::geometry::{Divider, Pointer, activation_code, argument_types, int};
+use super::conv_sums::WeightProduct;
+use super::geometry::{Pointer, activation_code, argument_types, int};
 use super::module::{Grid, Kernel, Kernels, arguments};
 use super::{Buffer, CudaDevice};
-use crate::device::Activated;
+use crate::device::{Activated, ConvGradients};
 use crate::error::{Result, device};
 use crate::network::op::Conv;
 
@@ -204,67 +205,22 @@ impl CudaDevice {
         images: usize,
         x: &Buffer,
         dy: &Buffer,
-        accumulate: bool,
-        gradient: &mut Buffer,
+        to: ConvGradients<'_, Buffer>,
     ) -> Result<()> {
         if let Some(number) = self.number_of(x, dy)? {
-            return self
-                .launch_tensor_backward_weights(number, op, images, x, dy, accumulate, gradient);
+            return self.launch_tensor_backward_weights(number, op, images, x, dy, to);
         }
-        self.expect_f32(&[x, dy, gradient])?;
-        let shape = ConvShape::new(op, images)?;
-        let elements = op.depth() * op.output.maps;
-        let (x, dy) = (
-            self.input(x, images * op.input.len())?,
-            self.input(dy, images * op.output.len())?,
-        );
-        let gradient = self.output(gradient, elements)?;
+        self.expect_f32(&[x, dy])?;
         let variant = Variant::choose(op.output.maps, op.input.maps);
-        let tiles = variant.tiles(op.depth(), op.output.maps);
-        let (parts, share) = self.split(images * op.output.pixels(), tiles, TILE_DEPTH, 4);
-        let to = if parts == 1 {
-            gradient
-        } else {
-            self.workspace(parts * elements * 4)?
+        let product = WeightProduct {
+            tiles: variant.tiles(op.depth(), op.output.maps),
+            rows_left: op.depth().next_multiple_of(TILE_ROWS) - op.depth(),
+            depth: TILE_DEPTH,
+            resident: 4,
         };
-        let directly = i32::from(accumulate && parts == 1);
-        let (pixels, row) = (
-            Divider::new(op.output.pixels())?,
-            Divider::new(op.output.width)?,
-        );
-        let share = int(share)?;
-        // SAFETY: every buffer was checked to hold what the shape says, `to` a gradient for each part.
-        unsafe {
-            self.launch(
-                variant.backward_weights(&self.kernels),
-                Grid {
-                    blocks: [tiles, parts, 1],
-                    threads: THREADS,
-                },
-                arguments![x, dy, to, share, directly, pixels, row, shape],
-            )
-        }?;
-        if parts > 1 {
-            // SAFETY: the work space holds the parts just written, the gradient was checked.
-            unsafe { self.launch_sum_parts(to, gradient, parts, elements, accumulate) }?;
-        }
-        Ok(())
-    }
-
-    /// Into how many parts to cut a sum over `pixels` so that `tiles` tiles of a product `depth` deep occupy the GPU with
-    /// `resident` blocks on each multiprocessor, and the pixels of a part.
-    pub(super) fn split(
-        &self,
-        pixels: usize,
-        tiles: usize,
-        depth: usize,
-        resident: usize,
-    ) -> (usize, usize) {
-        let most = (resident * self.multiprocessors).div_ceil(tiles.max(1));
-        // A part of fewer pixels is mostly overhead.
-        let parts = (pixels / (16 * depth)).clamp(1, most);
-        let share = pixels.div_ceil(parts).next_multiple_of(depth).max(depth);
-        (pixels.div_ceil(share).max(1), share)
+        self.launch_conv_sums(op, images, [x, dy], to, product, |device| {
+            Ok((variant.backward_weights(&device.kernels), THREADS, 0))
+        })
     }
 
     /// The output of an activation of so many elements, of `like`'s type, or null, and the activation's code.

@@ -2,11 +2,12 @@
 
 use super::buffer::Element;
 use super::conv::ConvShape;
-use super::geometry::{Divider, activation_code, int};
-use super::module::{Grid, arguments};
-use super::tensor_tile::{Number, Product, Tile};
+use super::conv_sums::WeightProduct;
+use super::geometry::{activation_code, int};
+use super::module::{Grid, Kernel, arguments};
+use super::tensor_tile::{Number, Product, TILE_ROWS, Tile};
 use super::{Buffer, CudaDevice};
-use crate::device::Activated;
+use crate::device::{Activated, ConvGradients};
 use crate::error::{Result, device};
 use crate::network::op::Conv;
 use crate::precision::Precision;
@@ -59,7 +60,7 @@ impl CudaDevice {
         unsafe {
             self.launch_tensor(
                 (Product::Forward, number, tile),
-                [tiles, 1],
+                tiles,
                 arguments![x, peer_x, w, peer_w, bias, y, parts, activation, shape],
             )
         }
@@ -88,7 +89,7 @@ impl CudaDevice {
         unsafe {
             self.launch_tensor(
                 (Product::BackwardData, number, tile),
-                [tiles, 1],
+                tiles,
                 arguments![dy, weights, y, activated, dx, shape],
             )
         }
@@ -102,46 +103,33 @@ impl CudaDevice {
         images: usize,
         x: &Buffer,
         dy: &Buffer,
-        accumulate: bool,
-        gradient: &mut Buffer,
+        to: ConvGradients<'_, Buffer>,
     ) -> Result<()> {
-        let shape = ConvShape::new(op, images)?;
-        let elements = op.depth() * op.output.maps;
-        self.expect_f32(&[gradient])?;
-        let (x, dy) = (
-            self.input(x, images * op.input.len())?,
-            self.input(dy, images * op.output.len())?,
-        );
-        let gradient = self.output(gradient, elements)?;
         let tile = Tile::choose_for(number, op);
-        let tiles = tile.tiles(tile.depth(op), op.output.maps);
-        let pixels = images * op.output.pixels();
-        let (parts, share) = self.split(pixels, tiles, number.depth(), tile.resident());
-        let to = if parts == 1 {
-            gradient
-        } else {
-            self.workspace(parts * elements * 4)?
+        let rows = tile.depth(op);
+        let product = WeightProduct {
+            tiles: tile.tiles(rows, op.output.maps),
+            rows_left: rows.next_multiple_of(TILE_ROWS) - rows,
+            depth: number.depth(),
+            resident: tile.resident(),
         };
-        let directly = i32::from(accumulate && parts == 1);
-        let (pixels, row) = (
-            Divider::new(op.output.pixels())?,
-            Divider::new(op.output.width)?,
-        );
-        let share = int(share)?;
-        // SAFETY: every buffer was checked to hold what the shape says, in the kernel's type; `to` holds a gradient for
-        // each part.
-        unsafe {
-            self.launch_tensor(
-                (Product::BackwardWeights, number, tile),
-                [tiles, parts],
-                arguments![x, dy, to, share, directly, pixels, row, shape],
-            )
-        }?;
-        if parts > 1 {
-            // SAFETY: the work space holds the parts just written, the gradient was checked.
-            unsafe { self.launch_sum_parts(to, gradient, parts, elements, accumulate) }?;
-        }
-        Ok(())
+        self.launch_conv_sums(op, images, [x, dy], to, product, |device| {
+            device.tensor_kernel(Product::BackwardWeights, number, tile)
+        })
+    }
+
+    /// The kernel of a product, its threads and its dynamic shared memory in bytes.
+    fn tensor_kernel(
+        &self,
+        product: Product,
+        number: Number,
+        tile: Tile,
+    ) -> Result<(&Kernel, u32, usize)> {
+        let Some(tensor) = &self.kernels.tensor else {
+            return Err(device(format!("{}: has no tensor cores", self.home.name)));
+        };
+        let kernel = product.kernel(number.kernels(tensor), tile);
+        Ok((kernel, tile.threads(), product.shared(number, tile)))
     }
 
     /// # Safety
@@ -149,29 +137,13 @@ impl CudaDevice {
     unsafe fn launch_tensor(
         &self,
         (product, number, tile): (Product, Number, Tile),
-        [tiles, parts]: [usize; 2],
+        tiles: usize,
         arguments: &mut [*mut c_void],
     ) -> Result<()> {
-        let Some(tensor) = &self.kernels.tensor else {
-            return Err(device(format!("{}: has no tensor cores", self.home.name)));
-        };
-        let grid = Grid {
-            blocks: [tiles, parts, 1],
-            threads: tile.threads(),
-        };
-        let (kernel, shared) = (
-            product.kernel(number.kernels(tensor), tile),
-            product.shared(number, tile),
-        );
+        let (kernel, threads, shared) = self.tensor_kernel(product, number, tile)?;
+        let blocks = [tiles, 1, 1];
+        let (home, grid) = (&self.home, Grid { blocks, threads });
         // SAFETY: the caller's word; the kernel was allowed so much shared memory when it was loaded.
-        unsafe {
-            kernel.launch(
-                &self.home,
-                &self.home.streams.compute,
-                grid,
-                shared,
-                arguments,
-            )
-        }
+        unsafe { kernel.launch(home, &home.streams.compute, grid, shared, arguments) }
     }
 }

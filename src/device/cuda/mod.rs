@@ -9,6 +9,7 @@ mod arithmetic;
 mod augment;
 mod buffer;
 mod conv;
+mod conv_sums;
 mod conv_tensor;
 mod cublas;
 mod dropout;

@@ -4,7 +4,7 @@ use super::buffer::Element;
 use super::memory::pinned_allocator;
 use super::{Buffer, CudaDevice, Graph, Input, Mailbox, Tally};
 use crate::batch::{Batch, HostAllocator};
-use crate::device::{Activated, Device, Link, Mask, Peak, Score, Sink, Update};
+use crate::device::{Activated, ConvGradients, Device, Link, Mask, Peak, Score, Sink, Update};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
@@ -153,10 +153,9 @@ impl Device for CudaDevice {
         images: usize,
         x: &Buffer,
         dy: &Buffer,
-        accumulate: bool,
-        gradient: &mut Buffer,
+        to: ConvGradients<'_, Buffer>,
     ) -> Result<()> {
-        self.launch_conv_backward_weights(op, images, x, dy, accumulate, gradient)
+        self.launch_conv_backward_weights(op, images, x, dy, to)
     }
 
     fn linear_forward(

@@ -54,30 +54,41 @@ impl CudaDevice {
         }?;
         if parts > 1 {
             // SAFETY: the work space holds the parts just written, the gradient `outputs`.
-            unsafe { self.launch_sum_parts(to, gradient, parts, outputs, accumulate) }?;
+            unsafe {
+                self.launch_sum_parts(
+                    to,
+                    [gradient, Pointer::NULL],
+                    parts,
+                    [outputs, 0],
+                    accumulate,
+                )
+            }?;
         }
         Ok(())
     }
 
-    /// `to` = the sum of `parts` slabs of `elements`, added to what is there if `accumulate`.
+    /// The sum of `parts` slabs, of so many `elements` for the one and for the other of `to`, added to what is there if
+    /// `accumulate`. Where there are any for the other, those for the one are a multiple of four.
     ///
     /// # Safety
-    /// `slabs` holds `parts · elements` floats, `to` holds `elements`, both on this GPU, apart from each other.
+    /// `slabs` holds `parts` times all elements as floats, `to` hold theirs, all on this GPU, apart from each other.
     pub(super) unsafe fn launch_sum_parts(
         &self,
         slabs: Pointer,
-        to: Pointer,
+        [to, rest]: [Pointer; 2],
         parts: usize,
-        elements: usize,
+        elements: [usize; 2],
         accumulate: bool,
     ) -> Result<()> {
+        debug_assert!(elements[1] == 0 || elements[0].is_multiple_of(4));
+        let (split, elements) = (int(elements[0])?, elements[0] + elements[1]);
         let (count, length, accumulate) = (int(parts)?, int(elements)?, i32::from(accumulate));
         // SAFETY: the caller's word.
         unsafe {
             self.launch(
                 &self.kernels.sum_parts,
                 Grid::for_quads(elements),
-                arguments![slabs, to, count, length, accumulate],
+                arguments![slabs, to, rest, split, count, length, accumulate],
             )
         }
     }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::network::op::Conv;
 
 /// Rows of a block's tile and stages of its pipeline, as in `kernels/tensor_tile.cuh`.
-const TILE_ROWS: usize = 128;
+pub(super) const TILE_ROWS: usize = 128;
 const STAGES: usize = 3;
 
 /// What the operands of a product are rounded to.

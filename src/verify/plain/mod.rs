@@ -9,7 +9,7 @@ mod weighted;
 
 use crate::batch::{Batch, Draw, HostAllocator, pageable};
 use crate::device::rendezvous::Rendezvous;
-use crate::device::{Activated, Device, Mask, Rule, Score, Sink, Update, unscaled};
+use crate::device::{Activated, ConvGradients, Device, Mask, Rule, Score, Sink, Update, unscaled};
 use crate::error::Result;
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 
@@ -147,11 +147,16 @@ impl Device for Plain {
         images: usize,
         x: &Buffer,
         dy: &Buffer,
-        accumulate: bool,
-        gradient: &mut Buffer,
+        to: ConvGradients<'_, Buffer>,
     ) -> Result<()> {
-        weighted::conv_weights(op, images, x, dy, accumulate, gradient);
-        Ok(())
+        weighted::conv_weights(op, images, x, dy, to.accumulate, to.weights);
+        match to.bias {
+            Some(bias) => {
+                let (rows, outputs) = (images * op.output.pixels(), op.output.maps);
+                self.bias_backward(rows, outputs, dy, to.accumulate, bias)
+            }
+            None => Ok(()),
+        }
     }
     fn linear_forward(
         &mut self,

@@ -1,0 +1,131 @@
+//! The sums over pixels in the gradient of a convolution's weights and bias: cut into parts that occupy the GPU, each with
+//! a slab of its own in the work space, then added up by `sum_parts` of `kernels/sums.cu`.
+
+use super::conv::ConvShape;
+use super::geometry::{Divider, Pointer, int};
+use super::module::{Grid, Kernel, arguments};
+use super::{Buffer, CudaDevice};
+use crate::device::ConvGradients;
+use crate::error::Result;
+use crate::network::op::Conv;
+
+/// The product that gives the gradient, as a kernel cuts it into tiles.
+pub(super) struct WeightProduct {
+    /// Tiles of the gradient.
+    pub tiles: usize,
+    /// Rows of the last tiles below the weights'.
+    pub rows_left: usize,
+    /// Pixels that a block takes at a time.
+    pub depth: usize,
+    /// Blocks on a multiprocessor.
+    pub resident: usize,
+}
+
+impl WeightProduct {
+    /// Into how many parts to cut a sum over `pixels` so that the tiles occupy a GPU, and the pixels of a part.
+    fn split(&self, pixels: usize, multiprocessors: usize) -> (usize, usize) {
+        let most = (self.resident * multiprocessors).div_ceil(self.tiles.max(1));
+        // A part of fewer pixels is mostly overhead.
+        let parts = (pixels / (16 * self.depth)).clamp(1, most);
+        let share = pixels.div_ceil(parts).next_multiple_of(self.depth);
+        let share = share.max(self.depth);
+        (pixels.div_ceil(share).max(1), share)
+    }
+}
+
+/// Where a kernel puts the parts and where their sum goes.
+struct Sums {
+    parts: usize,
+    /// Pixels of a part.
+    share: usize,
+    /// A slab for each part; where there is one part, the gradient of the weights itself.
+    slabs: Pointer,
+    /// The gradients of the weights and, where its sums are a row below theirs, of the bias.
+    to: [Pointer; 2],
+    elements: [usize; 2],
+}
+
+impl CudaDevice {
+    /// Gradients of one part's weights, and of the bias where it is asked for, by the kernel that `choose` gives with its
+    /// threads and its dynamic shared memory.
+    pub(super) fn launch_conv_sums(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        [x, dy]: [&Buffer; 2],
+        to: ConvGradients<'_, Buffer>,
+        product: WeightProduct,
+        choose: impl FnOnce(&CudaDevice) -> Result<(&Kernel, u32, usize)>,
+    ) -> Result<()> {
+        let shape = ConvShape::new(op, images)?;
+        let (mut bias, accumulate) = (to.bias, to.accumulate);
+        let sums = self.conv_sums(op, images, &product, to.weights, &mut bias)?;
+        let from = [
+            self.input(x, images * op.input.len())?,
+            self.input(dy, images * op.output.len())?,
+        ];
+        let dividers = [
+            Divider::new(op.output.pixels())?,
+            Divider::new(op.output.width)?,
+        ];
+        let directly = i32::from(accumulate && sums.parts == 1);
+        let with_bias = i32::from(sums.elements[1] > 0);
+        let ([x, dy_place], [pixels, row]) = (from, dividers);
+        let (slabs, share) = (sums.slabs, int(sums.share)?);
+        let (kernel, threads, shared) = choose(self)?;
+        let blocks = [product.tiles, sums.parts, 1];
+        let (home, grid) = (&self.home, Grid { blocks, threads });
+        let arguments = arguments![
+            x, dy_place, slabs, share, directly, with_bias, pixels, row, shape
+        ];
+        // SAFETY: every buffer was checked to hold what the shape says, in the kernel's type; there is a slab for each
+        // part; the kernel was allowed so much shared memory when it was loaded.
+        unsafe { kernel.launch(home, &home.streams.compute, grid, shared, arguments) }?;
+        if sums.parts > 1 {
+            // SAFETY: the work space holds the parts just written, the gradients were checked.
+            unsafe {
+                self.launch_sum_parts(slabs, sums.to, sums.parts, sums.elements, accumulate)
+            }?;
+        }
+        match bias {
+            Some(bias) => {
+                let rows = images * op.output.pixels();
+                self.launch_bias_backward(rows, op.output.maps, dy, accumulate, bias)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks where the gradients go and makes room for the parts. Takes `bias` where its sums become one row more of
+    /// the product: where that costs nothing, and `sum_parts` finds it at a multiple of four.
+    fn conv_sums(
+        &mut self,
+        op: &Conv,
+        images: usize,
+        product: &WeightProduct,
+        weights: &mut Buffer,
+        bias: &mut Option<&mut Buffer>,
+    ) -> Result<Sums> {
+        let outputs = op.output.maps;
+        let (parts, share) = product.split(images * op.output.pixels(), self.multiprocessors);
+        self.expect_f32(&[weights])?;
+        let mut elements = [op.depth() * outputs, 0];
+        let mut to = [self.output(weights, elements[0])?, Pointer::NULL];
+        let is_row = parts > 1 && product.rows_left > 0 && outputs.is_multiple_of(4);
+        if let Some(bias) = bias.take_if(|_| is_row) {
+            self.expect_f32(&[bias])?;
+            (to[1], elements[1]) = (self.output(bias, outputs)?, outputs);
+        }
+        let slabs = match parts {
+            1 => to[0],
+            _ => self.workspace(parts * (elements[0] + elements[1]) * 4)?,
+        };
+        Ok(Sums {
+            parts,
+            share,
+            slabs,
+            to,
+            elements,
+        })
+    }
+}
