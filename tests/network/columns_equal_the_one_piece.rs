@@ -6,6 +6,7 @@ use crate::checks::*;
 use crate::reference::Reference;
 use alexnet_mp::config::Config;
 use alexnet_mp::device::cpu::CpuDevice;
+use alexnet_mp::random::{Key, Purpose};
 
 fn devices(count: usize, threads: usize) -> Vec<CpuDevice> {
     let open = |_| CpuDevice::open(threads).unwrap();
@@ -122,6 +123,81 @@ fn layers_with_any_operations_in_any_order() {
             ],
         );
         equals_the_reference(&case, Kind::Counter, devices(1, 1));
+    }
+}
+
+/// Networks drawn at random: what layers read, from which one on they are on one column, what follows them, over which
+/// maps is normalised.
+#[test]
+fn networks_of_any_layers() {
+    let operations = ["activation", "lrn", "local_norm", "pool", "dropout"];
+    let layers = [
+        "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8",
+    ];
+    for number in 0..40 {
+        let mut stream = Key::new(number, Purpose::Verify).stream(0, 0);
+        let mut one_of = |from: &[&str]| from[stream.below(from.len() as u32) as usize].to_string();
+        let columns = one_of(&["1", "2", "2", "2"]);
+        let mut overrides = vec![
+            format!("network.columns={columns}"),
+            format!("network.activation={}", one_of(&["relu", "tanh"])),
+            format!("network.lrn.scope={}", one_of(&["column", "all"])),
+            format!("network.dropout.rescale={}", one_of(&["true", "false"])),
+            "network.lrn.alpha=0.01".into(),
+            "network.dropout.rate=0.3".into(),
+        ];
+        let joined = one_of(&layers[1..]);
+        for layer in layers {
+            let then: Vec<String> = (0..3)
+                .map(|_| one_of(&[&operations[..], &["nothing"; 4]].concat()))
+                .filter(|name| name != "nothing")
+                .collect();
+            let reads = match layer {
+                "conv1" => "image".into(),
+                layer if layer == joined => "all".into(),
+                _ => one_of(&["own", "all"]),
+            };
+            let on = if *layer < *joined { "each" } else { "first" };
+            overrides.push(format!("layers.{layer}.then={then:?}"));
+            overrides.push(format!("layers.{layer}.reads={reads}"));
+            overrides.push(format!("layers.{layer}.on={on}"));
+        }
+        let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+        let case = Case::tiny("paper", &overrides);
+        equals_the_reference(&case, Kind::Counter, devices(1, 1));
+        if columns == "2" {
+            equals_the_reference(&case, Kind::Counter, devices(2, 1));
+        }
+    }
+}
+
+#[test]
+fn layers_that_do_not_fit_their_columns_are_refused() {
+    for (overrides, reason) in [
+        (
+            &["layers.fc8.on=each", "network.classes=6"][..],
+            "layers.fc8.on: the last layer",
+        ),
+        (
+            &["layers.fc6.on=first"],
+            "layers.fc7.on: it reads a layer on the first column alone",
+        ),
+        (
+            &["layers.fc8.reads=own"],
+            "layers.fc8.reads: a layer on the first column alone",
+        ),
+        (
+            &["layers.conv3.reads=image"],
+            "layers.conv3.reads: the first layer reads",
+        ),
+        (
+            &["layers.conv1.reads=own"],
+            "layers.conv1.reads: the first layer reads",
+        ),
+    ] {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let error = Config::load("paper", &overrides).unwrap_err().to_string();
+        assert!(error.starts_with(reason), "{error}");
     }
 }
 

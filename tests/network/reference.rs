@@ -3,7 +3,7 @@
 
 use crate::layers::{Maps, Window, local_norm, lrn, pool, softmax_loss};
 use alexnet_mp::config::Config;
-use alexnet_mp::network::layer::{LrnScope, Reads, Then};
+use alexnet_mp::network::layer::{LrnScope, On, Reads, Then};
 use alexnet_mp::network::op::Activation;
 use alexnet_mp::network::params::Tensors;
 use std::collections::BTreeMap;
@@ -22,7 +22,11 @@ enum Operation {
         window: Window,
     },
     Flatten,
-    Then(Then),
+    /// `columns` hold what it works on.
+    Then {
+        then: Then,
+        columns: usize,
+    },
     Dropout {
         number: usize,
     },
@@ -82,14 +86,14 @@ impl Reference {
                 ),
                 Operation::Flatten => x.flat(),
                 Operation::Dropout { number } => times(x, &self.factors(x, *number, masks)),
-                Operation::Then(then) => self.follow(*then, x),
+                Operation::Then { then, columns } => self.follow(*then, *columns, x),
             };
             values.push(y);
         }
         values
     }
 
-    fn follow(&self, then: Then, x: &Maps) -> Maps {
+    fn follow(&self, then: Then, columns: usize, x: &Maps) -> Maps {
         let network = &self.config.network;
         match then {
             Then::Activation => {
@@ -102,7 +106,7 @@ impl Reference {
             Then::Lrn => lrn(
                 x,
                 network.lrn.n,
-                self.lrn_groups(),
+                self.lrn_groups(columns),
                 self.lrn_constants(),
                 None,
             ),
@@ -137,7 +141,9 @@ impl Reference {
                     ..x.clone()
                 },
                 Operation::Dropout { number } => times(&dy, &self.factors(x, *number, masks)),
-                Operation::Then(then) => self.follow_backward(*then, x, y, &dy),
+                Operation::Then { then, columns } => {
+                    self.follow_backward(*then, *columns, x, y, &dy)
+                }
             };
         }
         Pass {
@@ -147,7 +153,7 @@ impl Reference {
         }
     }
 
-    fn follow_backward(&self, then: Then, x: &Maps, y: &Maps, dy: &Maps) -> Maps {
+    fn follow_backward(&self, then: Then, columns: usize, x: &Maps, y: &Maps, dy: &Maps) -> Maps {
         let network = &self.config.network;
         match then {
             Then::Activation => {
@@ -167,7 +173,7 @@ impl Reference {
             Then::Lrn => lrn(
                 x,
                 network.lrn.n,
-                self.lrn_groups(),
+                self.lrn_groups(columns),
                 self.lrn_constants(),
                 Some(dy),
             ),
@@ -206,9 +212,9 @@ impl Reference {
         }
     }
 
-    fn lrn_groups(&self) -> usize {
+    fn lrn_groups(&self, columns: usize) -> usize {
         match self.config.network.lrn.scope {
-            LrnScope::Column => self.config.network.columns,
+            LrnScope::Column => columns,
             LrnScope::All => 1,
         }
     }
@@ -259,26 +265,26 @@ fn operations(config: &Config) -> Vec<Operation> {
     let mut operations = Vec::new();
     let mut number = 0;
     for (name, layer) in &config.layers {
-        let window = if layer.kernel > 0 {
-            Window {
-                size: layer.kernel,
-                stride: layer.stride,
-                pad: layer.pad,
-                groups: if layer.reads == Reads::Own {
-                    config.network.columns
-                } else {
-                    1
-                },
-            }
-        } else {
-            assert!(layer.reads == Reads::All || config.network.columns == 1);
+        let columns = match layer.on {
+            On::Each => config.network.columns,
+            On::First => 1,
+        };
+        let groups = match layer.reads {
+            Reads::Own => columns,
+            Reads::Image | Reads::All => 1,
+        };
+        let (size, stride, pad) = match layer.kernel {
+            0 => (1, 1, 0),
+            size => (size, layer.stride, layer.pad),
+        };
+        if layer.kernel == 0 {
             operations.push(Operation::Flatten);
-            Window {
-                size: 1,
-                stride: 1,
-                pad: 0,
-                groups: 1,
-            }
+        }
+        let window = Window {
+            size,
+            stride,
+            pad,
+            groups,
         };
         operations.push(Operation::Weighted {
             name: name.clone(),
@@ -289,7 +295,7 @@ fn operations(config: &Config) -> Vec<Operation> {
                 number += 1;
                 Operation::Dropout { number: number - 1 }
             } else {
-                Operation::Then(then)
+                Operation::Then { then, columns }
             });
         }
     }

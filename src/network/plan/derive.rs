@@ -48,6 +48,11 @@ impl<'a> Builder<'a> {
             let classes = (name == last).then_some(self.network.classes);
             current = self.layer(name, layer, classes, current)?;
         }
+        if self.slots[current].columns > 1 {
+            return Err(usage(format!(
+                "layers.{last}.on: the last layer gives all classes and must be on \"first\""
+            )));
+        }
         Ok(Plan {
             columns,
             batch: self.batch,
@@ -74,12 +79,13 @@ impl<'a> Builder<'a> {
         self.slots.len() - 1
     }
 
-    /// Adds an exchange of `slot` and gives the number of parts a reader sees.
+    /// Adds an exchange of `slot` where several columns hold it, and gives the number of parts a reader sees.
     fn exchange(&mut self, slot: SlotId, readers: usize) -> usize {
-        if self.network.columns > 1 {
+        let parts = self.slots[slot].columns;
+        if parts > 1 {
             self.stages.push(Stage::Exchange { slot, readers });
         }
-        self.network.columns
+        parts
     }
 
     /// Adds one layer reading slot `x`; gives the slot of its output.
@@ -109,6 +115,11 @@ impl<'a> Builder<'a> {
         if columns < self.slots[x].columns && layer.reads != Reads::All {
             return Err(usage(format!(
                 "layers.{name}.reads: a layer on the first column alone must read \"all\""
+            )));
+        }
+        if columns > self.slots[x].columns {
+            return Err(usage(format!(
+                "layers.{name}.on: it reads a layer on the first column alone and must be on \"first\", too"
             )));
         }
         let parts = if layer.reads == Reads::All {
@@ -187,7 +198,7 @@ impl<'a> Builder<'a> {
         while i < then.len() {
             let fuse = then[i] == Then::Lrn
                 && then.get(i + 1) == Some(&Then::Pool)
-                && self.lrn_parts() == 1;
+                && self.lrn_parts(y) == 1;
             y = if fuse {
                 self.lrn_pool(name, y, columns)?
             } else {
@@ -217,7 +228,8 @@ impl<'a> Builder<'a> {
             ),
             Then::Dropout => (x, self.dropout(shape, x, columns)),
             Then::Lrn => {
-                if self.lrn_parts() > 1 {
+                let parts = self.lrn_parts(x);
+                if parts > 1 {
                     self.exchange(x, columns);
                 }
                 let y = self.slot(format!("{name}.lrn"), shape, columns);
@@ -225,7 +237,7 @@ impl<'a> Builder<'a> {
                     y,
                     (0..columns)
                         .map(|c| Step::Lrn {
-                            op: self.lrn(shape, c),
+                            op: self.lrn(shape, parts, c),
                             x,
                             y,
                         })
@@ -286,7 +298,7 @@ impl<'a> Builder<'a> {
         let y = self.slot(format!("{name}.pool"), pool.output, columns);
         let steps = (0..columns)
             .map(|c| Step::LrnPool {
-                lrn: self.lrn(shape, c),
+                lrn: self.lrn(shape, 1, c),
                 pool,
                 x,
                 y,
@@ -299,19 +311,19 @@ impl<'a> Builder<'a> {
         Ok(y)
     }
 
-    fn lrn_parts(&self) -> usize {
-        if self.network.lrn.scope == LrnScope::All {
-            self.network.columns
-        } else {
-            1
+    /// Columns whose maps a normalisation of slot `x` sees.
+    fn lrn_parts(&self, x: SlotId) -> usize {
+        match self.network.lrn.scope {
+            LrnScope::All => self.slots[x].columns,
+            LrnScope::Column => 1,
         }
     }
 
-    fn lrn(&self, shape: Shape, column: usize) -> Lrn {
+    fn lrn(&self, shape: Shape, parts: usize, column: usize) -> Lrn {
         let rule = &self.network.lrn;
         Lrn {
             shape,
-            parts: self.lrn_parts(),
+            parts,
             column,
             size: rule.n,
             k: rule.k,
