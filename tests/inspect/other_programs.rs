@@ -66,7 +66,14 @@ np.save('out.npy', net.forward().reshape(len(np.load('x.npy')), -1))
 /// Networks whose every part another program must compute as we do.
 fn networks() -> Vec<(&'static str, Case)> {
     let full = ["network.image=224", "data.side=256", "network.width=0.04"];
-    let cases: [(&str, &str, &[&str], f32); 7] = [
+    let one_column_from_fc6 = [
+        "layers.fc6.on=first",
+        "layers.fc7.on=first",
+        "layers.fc7.reads=own",
+        "layers.conv4.then=['lrn', 'activation']",
+        "layers.conv5.then=['activation', 'pool', 'dropout']",
+    ];
+    let cases: [(&str, &str, &[&str], f32); 8] = [
         ("paper", "paper", &[], 1.0),
         ("paper, 224 pixels", "paper", &full, 1.0),
         ("caffe", "caffe", &[], 1.0),
@@ -78,6 +85,7 @@ fn networks() -> Vec<(&'static str, Case)> {
         ),
         ("source-145", "source-145", &[], 1.0),
         ("source-145-half", "source-145-half", &[], 1.0),
+        ("one column from fc6", "paper", &one_column_from_fc6, 1.0),
         ("tanh", "paper", &["network.activation=tanh"], 20.0),
     ];
     let made = |(name, preset, more, factor)| {
