@@ -113,7 +113,7 @@ impl Bench<'_> {
         let xs: Vec<_> = x.iter().collect();
         self.line(name, "forward", 2 * work, |d| {
             let ws: Vec<_> = weights.iter().collect();
-            d.linear_forward(&op, images, &xs, &ws, &bias, &mut y)
+            d.linear_forward(&op, images, &xs, &ws, &bias, None, &mut y)
                 .unwrap();
         });
         let sgd = Sgd {

@@ -1,30 +1,5 @@
-// Dropout of a layer's outputs. The mask is never stored: it is a function of the step, the image and the unit, or a
-// given array. One thread a unit.
-#include "index.cuh"
-#include "philox.cuh"
-
-// Column's units, first unit's number and number of all units; `first_image` counts within the step's whole batch.
-struct DropoutPlace {
-    Divider units;
-    unsigned first_unit, all_units, first_image;
-};
-
-struct DropoutStream {
-    PhiloxKey key;
-    unsigned long long step;
-    unsigned lane, threshold;
-};
-
-// `later`, if there is one, holds the step instead of `stream`.
-__device__ __forceinline__ bool kept(int i, const float* mask, const DropoutPlace& place, const DropoutStream& stream,
-                                     const unsigned long long* later) {
-    if (mask != nullptr) return mask[i] != 0.0f;
-    const unsigned long long step = later != nullptr ? *later : stream.step;
-    int unit = i;
-    const unsigned image = static_cast<unsigned>(place.units.take(unit)) + place.first_image;
-    const unsigned element = image * place.all_units + place.first_unit + static_cast<unsigned>(unit);
-    return philox_word(stream.key, element, stream.lane, step) >= stream.threshold;
-}
+// Dropout of a layer's outputs, where no fully connected layer includes it. One thread a unit.
+#include "dropout.cuh"
 
 template <class T>
 __device__ __forceinline__ void forward(T* __restrict__ y, const float* __restrict__ mask, int elements, float factor,
@@ -32,7 +7,7 @@ __device__ __forceinline__ void forward(T* __restrict__ y, const float* __restri
                                         const unsigned long long* later) {
     const int i = global_thread();
     if (i >= elements) return;
-    y[i] = narrow<T>(kept(i, mask, place, stream, later) ? widen(y[i]) * factor : 0.0f);
+    y[i] = narrow<T>(dropped_out(widen(y[i]), i, mask, factor, place, stream, later));
 }
 
 // With the slope of the activation whose output `y` is, as dropout left it; none where it is null.

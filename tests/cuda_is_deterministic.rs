@@ -148,7 +148,7 @@ impl Step {
         gpu.dropout_forward(&dropout, IMAGES, &mask, &mut y2)
             .unwrap();
         let linear = &self.linear;
-        gpu.linear_forward(linear, IMAGES, &[&y2], &[&w2], &b2, &mut logits)
+        gpu.linear_forward(linear, IMAGES, &[&y2], &[&w2], &b2, None, &mut logits)
             .unwrap();
         gpu.softmax_forward(CLASSES, IMAGES, &logits, &mut p)
             .unwrap();

@@ -85,7 +85,7 @@ pub fn floors(plan: &Plan, peak: &Peak) -> Vec<Floor> {
             Kind::ConvForward(_)
             | Kind::ConvData { .. }
             | Kind::ConvWeights { .. }
-            | Kind::LinearForward(_)
+            | Kind::LinearForward { .. }
             | Kind::LinearData(_)
             | Kind::LinearUpdate(_)
             | Kind::Sgd(_) => (

@@ -1,6 +1,6 @@
 //! What operations take beside buffers, and what devices answer.
 
-use crate::network::op::{Activation, Sgd};
+use crate::network::op::{Activation, Dropout, Sgd};
 use crate::precision::Precision;
 use crate::random::Key;
 
@@ -81,6 +81,12 @@ impl<B: std::ops::Deref<Target = [f32]>> Mask<'_, B> {
             Mask::Given(mask) => Mask::Given(mask),
         }
     }
+}
+
+/// Dropout of the outputs of the operation that it is given to.
+pub struct Dropped<'a, B> {
+    pub op: &'a Dropout,
+    pub mask: Mask<'a, B>,
 }
 
 /// Where the constants of an update come from.

@@ -20,7 +20,9 @@ use crate::batch::{Batch, HostAllocator};
 use crate::error::{Error, Result, device, usage};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
-pub use arguments::{Activated, ConvGradients, Link, Mask, Peak, Rule, Score, Sink, Update};
+pub use arguments::{
+    Activated, ConvGradients, Dropped, Link, Mask, Peak, Rule, Score, Sink, Update,
+};
 
 /// Memory and operations of one device. Sizes are in elements, not bytes.
 pub trait Device: Send + Sized {
@@ -177,7 +179,8 @@ pub trait Device: Send + Sized {
 
     // Fully connected.
 
-    /// `y = activation(Σ_parts x_part · weights_part + bias)`.
+    /// `y = activation(Σ_parts x_part · weights_part + bias)`, then dropout where it is given.
+    #[allow(clippy::too_many_arguments)]
     fn linear_forward(
         &mut self,
         op: &Linear,
@@ -185,6 +188,7 @@ pub trait Device: Send + Sized {
         x: &[&Self::Buffer],
         weights: &[&Self::Buffer],
         bias: &Self::Buffer,
+        dropped: Option<Dropped<'_, Self::Buffer>>,
         y: &mut Self::Buffer,
     ) -> Result<()>;
     /// Gradient of one part's input.

@@ -134,6 +134,7 @@ impl<D: Device> Rank<D> {
                 lane,
                 y,
                 before,
+                ..
             } => self.dropout_backward(local, images, op, *lane, *y, *before, context, &mut dy),
             Step::Activation { y, .. } if plan.slots[*y].sloped => Ok(()),
             Step::Activation { activation, y } => {

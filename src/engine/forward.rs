@@ -3,7 +3,7 @@
 use super::Dropping;
 use super::links::{Links, Pass};
 use super::rank::{Column, Parts, Rank, slice_of};
-use crate::device::{Device, Mask};
+use crate::device::{Device, Dropped, Mask};
 use crate::error::Result;
 use crate::network::plan::{Plan, SlotId, Stage, Step};
 use crate::random::Key;
@@ -113,6 +113,7 @@ impl<D: Device> Rank<D> {
             Step::Dropout { op, .. } if dropping == Dropping::Off => {
                 device.scale(op.units * images, op.test_scale(), y)
             }
+            Step::Dropout { included: true, .. } => Ok(()),
             Step::Dropout { op, lane, .. } => {
                 let given = &columns[local].masks;
                 let mask = mask(key, dropping, *lane, first_image, given, later.as_ref());
@@ -122,8 +123,16 @@ impl<D: Device> Rank<D> {
                 activation,
                 y: slot,
             } => device.activation_forward(*activation, plan.slots[*slot].shape.len() * images, y),
+            Step::Linear { x, dropped, .. } => {
+                let given = &columns[local].masks;
+                let dropped = dropped.as_ref().filter(|_| dropping != Dropping::Off);
+                let dropped = dropped.map(|(op, lane)| Dropped {
+                    op,
+                    mask: mask(key, dropping, *lane, first_image, given, later.as_ref()),
+                });
+                linear(device, columns, plan, local, images, step, *x, dropped, y)
+            }
             Step::Conv { x, .. }
-            | Step::Linear { x, .. }
             | Step::Lrn { x, .. }
             | Step::LocalNorm { x, .. }
             | Step::Pool { x, .. }
@@ -133,6 +142,28 @@ impl<D: Device> Rank<D> {
         self.later = later;
         result
     }
+}
+
+/// A fully connected layer, with dropout of its outputs where it is included.
+#[allow(clippy::too_many_arguments)]
+fn linear<D: Device>(
+    device: &mut D,
+    columns: &[Column<D::Buffer>],
+    plan: &Plan,
+    local: usize,
+    images: usize,
+    step: &Step,
+    x: SlotId,
+    dropped: Option<Dropped<'_, D::Buffer>>,
+    y: &mut D::Buffer,
+) -> Result<()> {
+    let Step::Linear { op, param, .. } = step else {
+        unreachable!("not a fully connected layer")
+    };
+    let parts = Parts::of(columns, plan, local, x, step.parts());
+    let share = columns[local].share(*param);
+    let weights = &slice_of(&share.weights)[..op.parts];
+    device.linear_forward(op, images, parts.slice(), weights, &share.bias, dropped, y)
 }
 
 /// The steps that read slot `x` and write another slot's buffer `y`.
@@ -161,23 +192,14 @@ fn compute<D: Device>(
                 y,
             )
         }
-        Step::Linear { op, param, .. } => {
-            let share = columns[local].share(*param);
-            device.linear_forward(
-                op,
-                images,
-                inputs,
-                &slice_of(&share.weights)[..op.parts],
-                &share.bias,
-                y,
-            )
-        }
         Step::Lrn { op, .. } => device.lrn_forward(op, images, inputs, y),
         Step::LocalNorm { op, .. } => device.local_norm_forward(op, images, inputs[0], y),
         Step::Pool { op, .. } => device.pool_forward(op, images, inputs[0], y),
         Step::LrnPool { lrn, pool, .. } => device.lrn_pool_forward(lrn, pool, images, inputs[0], y),
         Step::Copy { .. } => device.copy(plan.slots[x].shape.len() * images, inputs[0], y),
-        Step::Activation { .. } | Step::Dropout { .. } => unreachable!("done in place"),
+        Step::Linear { .. } | Step::Activation { .. } | Step::Dropout { .. } => {
+            unreachable!("done elsewhere")
+        }
     }
 }
 

@@ -29,7 +29,11 @@ pub enum Kind {
         bias: bool,
         accumulate: bool,
     },
-    LinearForward(Linear),
+    /// With dropout of the outputs or without.
+    LinearForward {
+        op: Linear,
+        dropped: Option<Dropout>,
+    },
     LinearData(Linear),
     LinearWeights {
         op: Linear,
@@ -108,7 +112,7 @@ impl Case {
             Kind::ConvForward(_) => "conv_forward",
             Kind::ConvData { .. } => "conv_backward_data",
             Kind::ConvWeights { .. } => "conv_backward_weights",
-            Kind::LinearForward(_) => "linear_forward",
+            Kind::LinearForward { .. } => "linear_forward",
             Kind::LinearData(_) => "linear_backward_data",
             Kind::LinearWeights { .. } => "linear_backward_weights",
             Kind::LinearUpdate(_) => "linear_backward_weights, update",
@@ -145,7 +149,7 @@ impl Case {
                 let parts = if op.parts > 1 { "2 × " } else { "" };
                 format!("{parts}{} → {}, {}×{}", op.input, op.output, w.size, w.size)
             }
-            Kind::LinearForward(op)
+            Kind::LinearForward { op, .. }
             | Kind::LinearData(op)
             | Kind::LinearWeights { op, .. }
             | Kind::LinearUpdate(op) => {
@@ -187,7 +191,7 @@ impl Case {
             Kind::ConvData { op, .. } | Kind::ConvWeights { op, .. } => {
                 op.multiply_adds() / op.parts
             }
-            Kind::LinearForward(op) => op.multiply_adds(),
+            Kind::LinearForward { op, .. } => op.multiply_adds(),
             Kind::LinearData(op) | Kind::LinearWeights { op, .. } | Kind::LinearUpdate(op) => {
                 op.multiply_adds() / op.parts
             }
@@ -267,8 +271,9 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
             let parameters = op.depth() * op.output.maps;
             add(Pass::Update, op.parts, Kind::Sgd(parameters));
         }
-        Step::Linear { op, .. } => {
-            add(Forward, 1, Kind::LinearForward(op));
+        Step::Linear { op, dropped, .. } => {
+            let dropped = dropped.map(|(dropout, _)| dropout);
+            add(Forward, 1, Kind::LinearForward { op, dropped });
             add(Backward, op.parts, Kind::LinearData(op));
             add(Backward, 1, bias(Shape::flat(op.outputs)));
             if fused {
@@ -302,9 +307,16 @@ fn of_step(plan: &Plan, step: &Step, fused: bool, add: &mut impl FnMut(Pass, usi
             add(Forward, 1, Kind::Copy(elements));
             add(Backward, 1, Kind::Copy(elements));
         }
-        Step::Dropout { op, before, .. } => {
+        Step::Dropout {
+            op,
+            before,
+            included,
+            ..
+        } => {
             let given = false;
-            add(Forward, 1, Kind::DropoutForward { op, given });
+            if !included {
+                add(Forward, 1, Kind::DropoutForward { op, given });
+            }
             add(Backward, 1, Kind::DropoutBackward { op, given, before });
         }
     }

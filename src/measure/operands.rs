@@ -144,7 +144,7 @@ pub(super) fn operands(kind: &Kind, n: usize) -> Operands {
     let new = Operands::default();
     match *kind {
         Kind::ConvForward(_) | Kind::ConvData { .. } | Kind::ConvWeights { .. } => conv(kind, n),
-        Kind::LinearForward(_)
+        Kind::LinearForward { .. }
         | Kind::LinearData(_)
         | Kind::LinearWeights { .. }
         | Kind::LinearUpdate(_) => linear(kind, n),
@@ -310,7 +310,7 @@ fn linear(kind: &Kind, n: usize) -> Operands {
     let new = Operands::default();
     let matrix = |op: &Linear| [op.depth(), op.outputs];
     match kind {
-        Kind::LinearForward(op) => {
+        Kind::LinearForward { op, .. } => {
             let mut all = parts(new, op.parts, n * op.depth());
             for (_, weights) in &PARTS[..op.parts] {
                 all = all.read_matrix(weights, matrix(op));

@@ -4,7 +4,7 @@ use super::cases::{Case, Kind};
 use super::median;
 use super::operands::{Fill, Store, numbers};
 use crate::batch::{Batch, Draw};
-use crate::device::{Activated, ConvGradients, Device, Mask, Rule, Sink, Update};
+use crate::device::{Activated, ConvGradients, Device, Dropped, Mask, Rule, Sink, Update};
 use crate::error::Result;
 use crate::network::op::Sgd;
 use crate::precision::Precision;
@@ -129,7 +129,7 @@ impl<'a, D: Device> Trial<'a, D> {
             Kind::ConvForward(_) | Kind::ConvData { .. } | Kind::ConvWeights { .. } => {
                 run_conv(device, &self.case.kind, n, &reads, &mut self.writes)
             }
-            Kind::LinearForward(_)
+            Kind::LinearForward { .. }
             | Kind::LinearData(_)
             | Kind::LinearWeights { .. }
             | Kind::LinearUpdate(_) => {
@@ -270,10 +270,14 @@ fn run_linear<D: Device>(
     writes: &mut [D::Buffer],
 ) -> Result<()> {
     match kind {
-        Kind::LinearForward(op) => {
+        Kind::LinearForward { op, dropped } => {
             let (x, rest) = reads.split_at(op.parts);
             let (weights, bias) = rest.split_at(op.parts);
-            device.linear_forward(op, n, x, weights, bias[0], &mut writes[0])
+            let dropped = dropped.as_ref().map(|op| Dropped {
+                op,
+                mask: mask(reads, false),
+            });
+            device.linear_forward(op, n, x, weights, bias[0], dropped, &mut writes[0])
         }
         Kind::LinearData(op) => {
             device.linear_backward_data(op, n, reads[0], reads[1], &mut writes[0])

@@ -49,11 +49,13 @@ pub enum Step {
         y: SlotId,
         before: Option<Activation>,
     },
+    /// `dropped`: the dropout that follows and its lane, which training includes in the forward pass.
     Linear {
         op: Linear,
         param: ParamId,
         x: SlotId,
         y: SlotId,
+        dropped: Option<(Dropout, u32)>,
     },
     Activation {
         activation: Activation,
@@ -85,12 +87,14 @@ pub enum Step {
         x: SlotId,
         y: SlotId,
     },
-    /// `lane` tells the dropout layers' random streams apart; `before` as in `Conv`, of `y` before dropout.
+    /// `lane` tells the dropout layers' random streams apart; `before` as in `Conv`, of `y` before dropout; `included`:
+    /// in the forward pass the step before does it in training.
     Dropout {
         op: Dropout,
         lane: u32,
         y: SlotId,
         before: Option<Activation>,
+        included: bool,
     },
 }
 

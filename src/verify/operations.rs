@@ -167,7 +167,17 @@ fn others(crop: usize, side: usize) -> Vec<Case> {
         Kind::Augment { crop, side },
         Kind::ConvForward(odd),
         Kind::ConvForward(even),
-        Kind::LinearForward(linear(2)),
+        Kind::LinearForward {
+            op: linear(2),
+            dropped: None,
+        },
+        Kind::LinearForward {
+            op: linear(1),
+            dropped: Some(Dropout {
+                units: 37,
+                ..dropout()
+            }),
+        },
         Kind::LrnForward(lrn(0)),
         Kind::LrnForward(lrn(1)),
         Kind::LocalNormForward(norm),

@@ -2,8 +2,9 @@
 
 use crate::reference;
 use crate::support::*;
-use alexnet_mp::device::{Device, Sink};
-use alexnet_mp::network::op::{Activation, Linear, Sgd, Shape};
+use alexnet_mp::device::{Device, Dropped, Mask, Sink};
+use alexnet_mp::network::op::{Activation, Dropout, Linear, Sgd, Shape};
+use alexnet_mp::random::{Key, Purpose};
 
 for_each_device!(
     forward_agrees_with_float64,
@@ -110,7 +111,8 @@ fn forward_agrees_with_float64<D: Device>(open: Open<D>) {
         for activation in [None, Some(Activation::Relu), Some(Activation::Tanh)] {
             let op = Linear { activation, ..op };
             let mut y = d.allocate(images * op.outputs).unwrap();
-            d.linear_forward(&op, images, &all(&x), &all(&weights), &bias, &mut y)
+            let (x, weights) = (all(&x), all(&weights));
+            d.linear_forward(&op, images, &x, &weights, &bias, None, &mut y)
                 .unwrap();
             let expected = sums.iter().map(|&s| match activation {
                 None => s,
@@ -119,7 +121,56 @@ fn forward_agrees_with_float64<D: Device>(open: Open<D>) {
             });
             let expected: Vec<f64> = expected.collect();
             assert_close(op, &read(&mut d, &y, expected.len()), &expected, FORWARD);
+            includes_dropout(&mut d, &op, images, (&x, &weights, &bias), &expected);
         }
+    }
+}
+
+/// The layer with dropout of its outputs included: `expected` with what the definition of the mask drops, or a given mask.
+fn includes_dropout<D: Device>(
+    d: &mut D,
+    op: &Linear,
+    images: usize,
+    (x, weights, bias): (&[&D::Buffer], &[&D::Buffer], &D::Buffer),
+    expected: &[f64],
+) {
+    let units = op.outputs;
+    let dropout = Dropout {
+        units,
+        first_unit: units,
+        all_units: 2 * units,
+        rate: 0.3,
+        rescale: true,
+    };
+    let (key, lane, step, first_image) = (Key::new(5, Purpose::Dropout), 1, 1 << 33, 2);
+    let threshold = f64::from(dropout.rate) * 2f64.powi(32);
+    let is_kept = |i: usize| {
+        let element = (first_image + i / units) * 2 * units + units + i % units;
+        f64::from(key.word(element as u32, lane, step)) >= threshold
+    };
+    let kept: Vec<f32> = (0..images * units)
+        .map(|i| f32::from(u8::from(is_kept(i))))
+        .collect();
+    let factor = 1.0 / (1.0 - f64::from(dropout.rate));
+    let expected: Vec<f64> = expected
+        .iter()
+        .zip(&kept)
+        .map(|(y, &kept)| y * f64::from(kept) * factor)
+        .collect();
+    let given = filled(d, &kept);
+    let counted = Mask::Counter {
+        key,
+        lane,
+        step,
+        first_image,
+    };
+    for mask in [counted, Mask::Given(&given)] {
+        let mut y = filled(d, &vec![7.0; images * units]);
+        let dropped = Some(Dropped { op: &dropout, mask });
+        d.linear_forward(op, images, x, weights, bias, dropped, &mut y)
+            .unwrap();
+        let found = read(d, &y, expected.len());
+        assert_close((op, "dropped"), &found, &expected, FORWARD);
     }
 }
 

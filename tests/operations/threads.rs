@@ -92,7 +92,7 @@ fn linear_results(d: &mut CpuDevice, op: &Linear, images: usize) -> Vec<f32> {
         filled(d, &random(3, images * outputs)),
     );
     let mut y = d.allocate(images * outputs).unwrap();
-    d.linear_forward(op, images, &[&x], &[&weights], &bias, &mut y)
+    d.linear_forward(op, images, &[&x], &[&weights], &bias, None, &mut y)
         .unwrap();
     let mut dx = d.allocate(images * depth).unwrap();
     d.linear_backward_data(op, images, &dy, &weights, &mut dx)

@@ -35,7 +35,9 @@ pub use buffer::Buffer;
 pub use simd::Isa;
 
 use super::rendezvous::Rendezvous;
-use super::{Activated, ConvGradients, Device, Mask, Peak, Rule, Score, Sink, Update, unscaled};
+use super::{
+    Activated, ConvGradients, Device, Dropped, Mask, Peak, Rule, Score, Sink, Update, unscaled,
+};
 use crate::batch::{Batch, HostAllocator, pageable};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
@@ -238,10 +240,15 @@ impl Device for CpuDevice {
         x: &[&Buffer],
         weights: &[&Buffer],
         bias: &Buffer,
+        dropped: Option<Dropped<'_, Buffer>>,
         y: &mut Buffer,
     ) -> Result<()> {
         let (x, weights) = (&slices(x)[..x.len()], &slices(weights)[..weights.len()]);
-        linear::forward(&mut self.team, op, images, x, weights, bias, y)
+        linear::forward(&mut self.team, op, images, x, weights, bias, y)?;
+        match dropped {
+            Some(Dropped { op, mask }) => self.dropout_forward(op, images, &mask, y),
+            None => Ok(()),
+        }
     }
 
     fn linear_backward_data(

@@ -7,20 +7,20 @@ use crate::device::{Activated, Mask};
 use crate::error::Result;
 use crate::network::op::Dropout;
 
-/// `kernels/dropout.cu`'s `DropoutPlace`.
+/// `kernels/dropout.cuh`'s `DropoutPlace`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct DropoutPlace {
+pub(super) struct DropoutPlace {
     units: Divider,
     first_unit: u32,
     all_units: u32,
     first_image: u32,
 }
 
-/// `kernels/dropout.cu`'s `DropoutStream`.
+/// `kernels/dropout.cuh`'s `DropoutStream`.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct DropoutStream {
+pub(super) struct DropoutStream {
     key: [u32; 2],
     step: u64,
     lane: u32,
@@ -79,7 +79,7 @@ impl CudaDevice {
     }
 
     /// The given mask or null, where the counted one's words stand, and where the step is read from, or null.
-    fn dropout_arguments(
+    pub(super) fn dropout_arguments(
         &self,
         op: &Dropout,
         elements: usize,

@@ -5,11 +5,12 @@ use super::cublas::Matrix;
 use super::geometry::{Divider, activation_code, int};
 use super::module::{Grid, arguments};
 use super::{Buffer, CudaDevice};
-use crate::device::Sink;
+use crate::device::{Dropped, Sink};
 use crate::error::Result;
 use crate::network::op::{Linear, Sgd};
 
 impl CudaDevice {
+    #[allow(clippy::too_many_arguments)] // the operation's
     pub(super) fn launch_linear_forward(
         &mut self,
         op: &Linear,
@@ -17,6 +18,7 @@ impl CudaDevice {
         x: &[&Buffer],
         weights: &[&Buffer],
         bias: &Buffer,
+        dropped: Option<Dropped<'_, Buffer>>,
         y: &mut Buffer,
     ) -> Result<()> {
         let (depth, outputs, elements) = (op.depth(), op.outputs, images * op.outputs);
@@ -47,14 +49,25 @@ impl CudaDevice {
             activation_code(op.activation),
             Divider::new(outputs)?,
         );
-        // SAFETY: as above.
-        unsafe {
-            self.launch(
-                self.kernels.linear_bias.of(element),
-                Grid::for_each(elements),
-                arguments![sums, bias, y, count, code, divider],
-            )
-        }
+        let (kernels, grid) = (&self.kernels, Grid::for_each(elements));
+        let Some(Dropped { op, mask }) = dropped else {
+            let kernel = kernels.linear_bias.of(element);
+            // SAFETY: as above.
+            return unsafe {
+                self.launch(
+                    kernel,
+                    grid,
+                    arguments![sums, bias, y, count, code, divider],
+                )
+            };
+        };
+        let (given, place, stream, later) = self.dropout_arguments(op, elements, &mask)?;
+        let (kernel, factor) = (kernels.linear_bias_dropout.of(element), op.training_scale());
+        let arguments = arguments![
+            sums, bias, y, count, code, divider, given, factor, place, stream, later
+        ];
+        // SAFETY: as above; a given mask was checked to hold as many elements.
+        unsafe { self.launch(kernel, grid, arguments) }
     }
 
     pub(super) fn launch_linear_backward_data(

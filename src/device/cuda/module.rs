@@ -172,7 +172,7 @@ kernels! {
         conv_backward_weights_64_packed, conv_backward_weights_48_packed, conv_backward_weights_32_packed,
         conv_backward_weights_48, conv_backward_weights_32;
     "dropout": [dropout_forward, dropout_backward];
-    "linear": [linear_bias, linear_update];
+    "linear": [linear_bias, linear_bias_dropout, linear_update];
     "local_norm": [local_norm_forward, local_norm_terms, local_norm_backward];
     "loss_scale": [] loss_scale_check, loss_scale_merge, loss_scale_update;
     "lrn": [lrn_forward, lrn_backward];

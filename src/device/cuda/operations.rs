@@ -4,7 +4,9 @@ use super::buffer::Element;
 use super::memory::pinned_allocator;
 use super::{Buffer, CudaDevice, Graph, Input, Mailbox, Tally};
 use crate::batch::{Batch, HostAllocator};
-use crate::device::{Activated, ConvGradients, Device, Link, Mask, Peak, Score, Sink, Update};
+use crate::device::{
+    Activated, ConvGradients, Device, Dropped, Link, Mask, Peak, Score, Sink, Update,
+};
 use crate::error::{Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
@@ -165,9 +167,10 @@ impl Device for CudaDevice {
         x: &[&Buffer],
         weights: &[&Buffer],
         bias: &Buffer,
+        dropped: Option<Dropped<'_, Buffer>>,
         y: &mut Buffer,
     ) -> Result<()> {
-        self.launch_linear_forward(op, images, x, weights, bias, y)
+        self.launch_linear_forward(op, images, x, weights, bias, dropped, y)
     }
 
     fn linear_backward_data(

@@ -181,6 +181,7 @@ impl<'a> Builder<'a> {
                 param,
                 x,
                 y,
+                dropped: None,
             }
         };
         self.params
@@ -361,23 +362,40 @@ impl<'a> Builder<'a> {
         let before = self.take_back(y);
         let rule = self.network.dropout;
         let units = shape.len();
-        (0..columns)
-            .map(|c| {
-                let op = Dropout {
-                    units,
-                    first_unit: c * units,
-                    all_units: columns * units,
-                    rate: rule.rate,
-                    rescale: rule.rescale,
-                };
-                Step::Dropout {
-                    op,
-                    lane,
-                    y,
-                    before,
+        let op = |c| Dropout {
+            units,
+            first_unit: c * units,
+            all_units: columns * units,
+            rate: rule.rate,
+            rescale: rule.rescale,
+        };
+        let included = self.include(y, |c| (op(c), lane));
+        let step = |c| Step::Dropout {
+            op: op(c),
+            lane,
+            y,
+            before,
+            included,
+        };
+        (0..columns).map(step).collect()
+    }
+
+    /// Lets a fully connected layer, if slot `y` is just what it gave, include each column's dropout; tells whether it does.
+    fn include(&mut self, y: SlotId, of_column: impl Fn(usize) -> (Dropout, u32)) -> bool {
+        let Some(Stage::Compute { steps, .. }) = self.stages.last_mut() else {
+            return false;
+        };
+        for (column, step) in steps.iter_mut().enumerate() {
+            match step {
+                Step::Linear {
+                    y: made, dropped, ..
+                } if *made == y => {
+                    *dropped = Some(of_column(column));
                 }
-            })
-            .collect()
+                _ => return false,
+            }
+        }
+        true
     }
 }
 

@@ -9,7 +9,9 @@ mod weighted;
 
 use crate::batch::{Batch, Draw, HostAllocator, pageable};
 use crate::device::rendezvous::Rendezvous;
-use crate::device::{Activated, ConvGradients, Device, Mask, Rule, Score, Sink, Update, unscaled};
+use crate::device::{
+    Activated, ConvGradients, Device, Dropped, Mask, Rule, Score, Sink, Update, unscaled,
+};
 use crate::error::Result;
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 
@@ -165,10 +167,14 @@ impl Device for Plain {
         x: &[&Buffer],
         weights: &[&Buffer],
         bias: &Buffer,
+        dropped: Option<Dropped<'_, Buffer>>,
         y: &mut Buffer,
     ) -> Result<()> {
         weighted::linear_forward(op, images, &parts(x), &parts(weights), bias, y);
-        Ok(())
+        match dropped {
+            Some(Dropped { op, mask }) => self.dropout_forward(op, images, &mask, y),
+            None => Ok(()),
+        }
     }
     fn linear_backward_data(
         &mut self,
