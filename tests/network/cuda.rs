@@ -30,68 +30,84 @@ fn equals_the_reference_on(gpus: &[usize], case: &Case, kind: Kind, options: &Op
 
 #[test]
 fn the_papers_network_on_one_gpu() {
-    let case = Case::tiny("paper", &[]);
-    equals_the_reference_on(&[0], &case, Kind::Counter, &Options::default());
+    vcuda::in_own_process(|| {
+        let case = Case::tiny("paper", &[]);
+        equals_the_reference_on(&[0], &case, Kind::Counter, &Options::default());
+    });
 }
 
 #[test]
 fn the_papers_network_on_two_gpus() {
-    let case = Case::tiny("paper", &[]);
-    for streams in [Streams::Lazy, Streams::Random(3)] {
-        let options = Options {
-            streams: Some(streams),
-            fibres: Some(Fibres::Descending),
-            ..Options::default()
-        };
-        equals_the_reference_on(&[0, 1], &case, Kind::Given, &options);
-    }
+    vcuda::in_own_process(|| {
+        let case = Case::tiny("paper", &[]);
+        for streams in [Streams::Lazy, Streams::Random(3)] {
+            let options = Options {
+                streams: Some(streams),
+                fibres: Some(Fibres::Descending),
+                ..Options::default()
+            };
+            equals_the_reference_on(&[0, 1], &case, Kind::Given, &options);
+        }
+    });
 }
 
 #[test]
 fn the_papers_network_on_one_gpu_named_twice() {
-    let case = Case::tiny("paper", &[]);
-    equals_the_reference_on(&[0, 0], &case, Kind::Off, &Options::default());
+    vcuda::in_own_process(|| {
+        let case = Case::tiny("paper", &[]);
+        equals_the_reference_on(&[0, 0], &case, Kind::Off, &Options::default());
+    });
 }
 
 #[test]
 fn the_papers_network_on_two_gpus_without_peer_access() {
-    let case = Case::tiny("paper", &[]);
-    let options = Options {
-        peer_access: Some(false),
-        ..Options::default()
-    };
-    equals_the_reference_on(&[0, 1], &case, Kind::Counter, &options);
+    vcuda::in_own_process(|| {
+        let case = Case::tiny("paper", &[]);
+        let options = Options {
+            peer_access: Some(false),
+            ..Options::default()
+        };
+        equals_the_reference_on(&[0, 1], &case, Kind::Counter, &options);
+    });
 }
 
 #[test]
 fn the_2012_sources_network_on_two_gpus() {
-    let case = Case::tiny("source-145", &[]);
-    equals_the_reference_on(&[0, 1], &case, Kind::Counter, &Options::default());
-    let case = Case::tiny("source-145", &["network.activation=tanh"]);
-    equals_the_reference_on(&[0], &case, Kind::Given, &Options::default());
+    vcuda::in_own_process(|| {
+        let case = Case::tiny("source-145", &[]);
+        equals_the_reference_on(&[0, 1], &case, Kind::Counter, &Options::default());
+        let case = Case::tiny("source-145", &["network.activation=tanh"]);
+        equals_the_reference_on(&[0], &case, Kind::Given, &Options::default());
+    });
 }
 
 #[test]
 fn caffes_network_on_two_gpus() {
-    let case = Case::tiny("caffe", &["network.lrn.alpha=0.01"]);
-    equals_the_reference_on(&[0, 1], &case, Kind::Counter, &Options::default());
+    vcuda::in_own_process(|| {
+        let case = Case::tiny("caffe", &["network.lrn.alpha=0.01"]);
+        equals_the_reference_on(&[0, 1], &case, Kind::Counter, &Options::default());
+    });
 }
 
 #[test]
 fn one_column_of_the_2012_source() {
-    let case = Case::tiny("source-145-half", &[]);
-    equals_the_reference_on(&[0], &case, Kind::Counter, &Options::default());
+    vcuda::in_own_process(|| {
+        let case = Case::tiny("source-145-half", &[]);
+        equals_the_reference_on(&[0], &case, Kind::Counter, &Options::default());
+    });
 }
 
 #[test]
 fn what_crosses_between_gpus_is_what_the_plan_says() {
-    let Some(_session) = session(&Options::default(), &[0, 1]) else {
-        return;
-    };
-    let case = Case::tiny("paper", &[]);
-    let gpus = (0..2).map(|gpu| CudaDevice::open(gpu).unwrap()).collect();
-    let mut engine = engine(&case, gpus);
-    let predicted = 2 * engine.plan().exchanged_bytes(case.images) as u64;
-    step(&mut engine, &case, 0, alexnet_mp::engine::Dropping::Off);
-    assert_eq!(engine.exchanged_bytes(), predicted);
+    vcuda::in_own_process(|| {
+        let Some(_session) = session(&Options::default(), &[0, 1]) else {
+            return;
+        };
+        let case = Case::tiny("paper", &[]);
+        let gpus = (0..2).map(|gpu| CudaDevice::open(gpu).unwrap()).collect();
+        let mut engine = engine(&case, gpus);
+        let predicted = 2 * engine.plan().exchanged_bytes(case.images) as u64;
+        step(&mut engine, &case, 0, alexnet_mp::engine::Dropping::Off);
+        assert_eq!(engine.exchanged_bytes(), predicted);
+    });
 }

@@ -154,6 +154,10 @@ impl Case {
 
 #[test]
 fn odd_shapes_agree_with_float64_in_every_precision() {
+    vcuda::in_own_process(odd_shapes_agree);
+}
+
+fn odd_shapes_agree() {
     let images = if watched_for_races() { 1 } else { 3 };
     let mut cases: Vec<Case> = odd_shapes()
         .into_iter()
@@ -173,6 +177,10 @@ fn odd_shapes_agree_with_float64_in_every_precision() {
 
 #[test]
 fn alexnets_layers_agree_with_float64_in_every_precision() {
+    vcuda::in_own_process(alexnets_layers_agree);
+}
+
+fn alexnets_layers_agree() {
     let cases: Vec<Case> = the_five_layers()
         .into_iter()
         .map(|op| Case::new(op, 1))

@@ -8,6 +8,10 @@ use alexnet_mp::verify::{self, Options};
 
 #[test]
 fn every_operation_agrees_with_float64_in_16_bits_and_tf32() {
+    vcuda::in_own_process(every_operation_agrees);
+}
+
+fn every_operation_agrees() {
     on_gpus(|open| {
         for precision in [Precision::Bf16, Precision::F16, Precision::Tf32] {
             let options = Options {

@@ -34,7 +34,7 @@ macro_rules! for_each_device {
         mod cuda {
             $(#[test]
             fn $test() {
-                crate::support::on_gpus(|open| super::$test(open));
+                vcuda::in_own_process(|| crate::support::on_gpus(|open| super::$test(open)));
             })*
         }
     };

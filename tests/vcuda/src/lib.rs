@@ -118,6 +118,33 @@ pub fn session(options: &Options) -> Session {
     }
 }
 
+/// Runs a test's body in a process of its own, so that tests use all cores: one process has one session at a time. In
+/// this process where the GPU is real, and where tests run one after another.
+///
+/// # Panics
+/// With what the test printed where it failed.
+pub fn in_own_process(body: impl FnOnce()) {
+    const INSIDE: &str = "VCUDA_IN_OWN_PROCESS";
+    let thread = std::thread::current();
+    // The test runner names a test's thread after it.
+    let test = thread.name().filter(|name| *name != "main");
+    let inside = std::env::var_os(INSIDE).is_some();
+    let (Some(test), false, Driver::Virtual) = (test, inside, install_default()) else {
+        return body();
+    };
+    let program = std::env::current_exe().expect("a test has a file");
+    let output = std::process::Command::new(program)
+        .args([test, "--exact", "--include-ignored", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("a test can be started");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    // A name that is no test's would run none.
+    let passed = output.status.success() && text.contains("1 passed");
+    assert!(passed, "{test} in a process of its own:\n{text}");
+}
+
 /// Makes the virtual driver the one that `cudarc` will find, unless there is a real one. Call it
 /// before `cudarc`.
 pub fn install(options: &Options) -> Driver {
