@@ -5,6 +5,7 @@
 //! without any device and does no I/O.
 
 mod derive;
+mod follow;
 
 use super::layer::{Init, Layers, Network};
 use super::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool, Shape};
