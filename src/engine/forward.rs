@@ -109,64 +109,49 @@ impl<D: Device> Rank<D> {
         first_image: usize,
     ) -> Result<()> {
         let (key, later) = (self.dropout_key, self.later.take());
-        let result = self.write_slot(local, step.output(), |device, columns, y| match step {
-            Step::Dropout { op, .. } if dropping == Dropping::Off => {
-                device.scale(op.units * images, op.test_scale(), y)
+        let result = self.write_slot(local, step.output(), |device, columns, y| {
+            let given = &columns[local].masks;
+            let mask = |lane| mask(key, dropping, lane, first_image, given, later.as_ref());
+            match step {
+                Step::Dropout { op, .. } if dropping == Dropping::Off => {
+                    device.scale(op.units * images, op.test_scale(), y)
+                }
+                Step::Dropout { included: true, .. } => Ok(()),
+                Step::Dropout { op, lane, .. } => {
+                    device.dropout_forward(op, images, &mask(*lane), y)
+                }
+                Step::Activation {
+                    activation,
+                    y: slot,
+                } => device.activation_forward(
+                    *activation,
+                    plan.slots[*slot].shape.len() * images,
+                    y,
+                ),
+                Step::Linear { x, dropped, .. } => {
+                    let dropped = dropped.as_ref().filter(|_| dropping != Dropping::Off);
+                    let dropped = dropped.map(|(op, lane)| Dropped {
+                        op,
+                        mask: mask(*lane),
+                    });
+                    compute(device, columns, plan, local, images, step, *x, dropped, y)
+                }
+                Step::Conv { x, .. }
+                | Step::Lrn { x, .. }
+                | Step::LocalNorm { x, .. }
+                | Step::Pool { x, .. }
+                | Step::Copy { x, .. }
+                | Step::LrnPool { x, .. } => {
+                    compute(device, columns, plan, local, images, step, *x, None, y)
+                }
             }
-            Step::Dropout { included: true, .. } => Ok(()),
-            Step::Dropout { op, lane, .. } => {
-                let given = &columns[local].masks;
-                let mask = mask(key, dropping, *lane, first_image, given, later.as_ref());
-                device.dropout_forward(op, images, &mask, y)
-            }
-            Step::Activation {
-                activation,
-                y: slot,
-            } => device.activation_forward(*activation, plan.slots[*slot].shape.len() * images, y),
-            Step::Linear { x, dropped, .. } => {
-                let given = &columns[local].masks;
-                let dropped = dropped.as_ref().filter(|_| dropping != Dropping::Off);
-                let dropped = dropped.map(|(op, lane)| Dropped {
-                    op,
-                    mask: mask(key, dropping, *lane, first_image, given, later.as_ref()),
-                });
-                linear(device, columns, plan, local, images, step, *x, dropped, y)
-            }
-            Step::Conv { x, .. }
-            | Step::Lrn { x, .. }
-            | Step::LocalNorm { x, .. }
-            | Step::Pool { x, .. }
-            | Step::Copy { x, .. }
-            | Step::LrnPool { x, .. } => compute(device, columns, plan, local, images, step, *x, y),
         });
         self.later = later;
         result
     }
 }
 
-/// A fully connected layer, with dropout of its outputs where it is included.
-#[allow(clippy::too_many_arguments)]
-fn linear<D: Device>(
-    device: &mut D,
-    columns: &[Column<D::Buffer>],
-    plan: &Plan,
-    local: usize,
-    images: usize,
-    step: &Step,
-    x: SlotId,
-    dropped: Option<Dropped<'_, D::Buffer>>,
-    y: &mut D::Buffer,
-) -> Result<()> {
-    let Step::Linear { op, param, .. } = step else {
-        unreachable!("not a fully connected layer")
-    };
-    let parts = Parts::of(columns, plan, local, x, step.parts());
-    let share = columns[local].share(*param);
-    let weights = &slice_of(&share.weights)[..op.parts];
-    device.linear_forward(op, images, parts.slice(), weights, &share.bias, dropped, y)
-}
-
-/// The steps that read slot `x` and write another slot's buffer `y`.
+/// The steps that read slot `x` and write another slot's buffer `y`; `dropped`: of a fully connected layer.
 #[allow(clippy::too_many_arguments)]
 fn compute<D: Device>(
     device: &mut D,
@@ -176,6 +161,7 @@ fn compute<D: Device>(
     images: usize,
     step: &Step,
     x: SlotId,
+    dropped: Option<Dropped<'_, D::Buffer>>,
     y: &mut D::Buffer,
 ) -> Result<()> {
     let parts = Parts::of(columns, plan, local, x, step.parts());
@@ -192,14 +178,17 @@ fn compute<D: Device>(
                 y,
             )
         }
+        Step::Linear { op, param, .. } => {
+            let share = columns[local].share(*param);
+            let weights = &slice_of(&share.weights)[..op.parts];
+            device.linear_forward(op, images, inputs, weights, &share.bias, dropped, y)
+        }
         Step::Lrn { op, .. } => device.lrn_forward(op, images, inputs, y),
         Step::LocalNorm { op, .. } => device.local_norm_forward(op, images, inputs[0], y),
         Step::Pool { op, .. } => device.pool_forward(op, images, inputs[0], y),
         Step::LrnPool { lrn, pool, .. } => device.lrn_pool_forward(lrn, pool, images, inputs[0], y),
         Step::Copy { .. } => device.copy(plan.slots[x].shape.len() * images, inputs[0], y),
-        Step::Linear { .. } | Step::Activation { .. } | Step::Dropout { .. } => {
-            unreachable!("done elsewhere")
-        }
+        Step::Activation { .. } | Step::Dropout { .. } => unreachable!("done in place"),
     }
 }
 

@@ -97,68 +97,65 @@ fn image_body(
     to: &Writer,
     x: &mut [f32],
 ) {
-    let shift: [f32; GROUP] = std::array::from_fn(|i| draw.shift[i % 3]);
+    let colour = Colour::of(draw);
     let lines = x.chunks_exact_mut(line).zip(pixels.chunks_exact(line));
     for (y, (x, pixels)) in lines.enumerate() {
         let start = (usize::from(draw.top) + y) * side + usize::from(draw.left);
         let mean = &mean[start * 3..][..line];
         match draw.mirror {
-            true => mirrored_line(&shift, draw.gain, pixels, mean, to, x),
-            false => plain_line(&shift, draw.gain, pixels, mean, to, x),
+            true => mirrored_line(&colour, pixels, mean, to, x),
+            false => plain_line(&colour, pixels, mean, to, x),
         }
     }
 }
 
-/// In this order of operations, as on the GPU, so that both give the same bits.
-#[inline(always)]
-fn value(pixel: u8, mean: f32, shift: f32, gain: f32) -> f32 {
-    (f32::from(pixel) - mean + shift) * gain
+/// What is done to the colours of an image: the shift of every element of a group, and the gain.
+struct Colour {
+    shift: [f32; GROUP],
+    gain: f32,
 }
 
-#[inline(always)]
-fn group(
-    shift: &[f32; GROUP],
-    gain: f32,
-    pixels: &[u8; GROUP],
-    mean: &[f32; GROUP],
-) -> [f32; GROUP] {
-    let mut values = [0.0; GROUP];
-    for i in 0..GROUP {
-        values[i] = value(pixels[i], mean[i], shift[i], gain);
+impl Colour {
+    #[inline(always)]
+    fn of(draw: &Draw) -> Self {
+        Colour {
+            shift: std::array::from_fn(|i| draw.shift[i % 3]),
+            gain: draw.gain,
+        }
     }
-    values
+
+    /// Element `i` of a group, in this order of operations, as on the GPU, so that both give the same bits.
+    #[inline(always)]
+    fn value(&self, i: usize, pixel: u8, mean: f32) -> f32 {
+        (f32::from(pixel) - mean + self.shift[i]) * self.gain
+    }
+
+    #[inline(always)]
+    fn group(&self, pixels: &[u8; GROUP], mean: &[f32; GROUP]) -> [f32; GROUP] {
+        let mut values = [0.0; GROUP];
+        for i in 0..GROUP {
+            values[i] = self.value(i, pixels[i], mean[i]);
+        }
+        values
+    }
 }
 
 #[inline(always)]
-fn plain_line(
-    shift: &[f32; GROUP],
-    gain: f32,
-    pixels: &[u8],
-    mean: &[f32],
-    to: &Writer,
-    x: &mut [f32],
-) {
+fn plain_line(colour: &Colour, pixels: &[u8], mean: &[f32], to: &Writer, x: &mut [f32]) {
     let (pixel_groups, pixel_rest) = pixels.as_chunks::<GROUP>();
     let (mean_groups, mean_rest) = mean.as_chunks::<GROUP>();
     let (x_groups, x_rest) = x.as_chunks_mut::<GROUP>();
     for ((x, pixels), mean) in x_groups.iter_mut().zip(pixel_groups).zip(mean_groups) {
-        to.put(group(shift, gain, pixels, mean), x);
+        to.put(colour.group(pixels, mean), x);
     }
     for (i, x) in x_rest.iter_mut().enumerate() {
-        *x = value(pixel_rest[i], mean_rest[i], shift[i], gain);
+        *x = colour.value(i, pixel_rest[i], mean_rest[i]);
     }
 }
 
 /// The groups of `x` are counted from its end, so that its rest comes first.
 #[inline(always)]
-fn mirrored_line(
-    shift: &[f32; GROUP],
-    gain: f32,
-    pixels: &[u8],
-    mean: &[f32],
-    to: &Writer,
-    x: &mut [f32],
-) {
+fn mirrored_line(colour: &Colour, pixels: &[u8], mean: &[f32], to: &Writer, x: &mut [f32]) {
     let (pixel_groups, pixel_rest) = pixels.as_chunks::<GROUP>();
     let (mean_groups, mean_rest) = mean.as_chunks::<GROUP>();
     let (x_rest, x_groups) = x.as_rchunks_mut::<GROUP>();
@@ -166,11 +163,11 @@ fn mirrored_line(
     for ((x, pixels), mean) in groups.zip(mean_groups) {
         // Written out, so that it becomes shuffles whether or not the compiler unrolls loops here.
         let [a, b, c, d, e, f, g, h]: [[f32; 3]; GROUP / 3] =
-            bytemuck::cast(group(shift, gain, pixels, mean));
+            bytemuck::cast(colour.group(pixels, mean));
         to.put(bytemuck::cast([h, g, f, e, d, c, b, a]), x);
     }
     let end = x_rest.len();
     for i in 0..end {
-        x_rest[end - 3 - i / 3 * 3 + i % 3] = value(pixel_rest[i], mean_rest[i], shift[i], gain);
+        x_rest[end - 3 - i / 3 * 3 + i % 3] = colour.value(i, pixel_rest[i], mean_rest[i]);
     }
 }

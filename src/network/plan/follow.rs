@@ -89,19 +89,16 @@ impl Builder<'_> {
 
     /// Whether `then` in place on slot `x` overwrites what an earlier step on it reads going back.
     fn destroys(&self, then: Then, x: SlotId) -> bool {
-        let mut made = self.stages.iter().rev().filter_map(|stage| match stage {
+        let made = self.stages.iter().rev().filter_map(|stage| match stage {
             Stage::Compute { steps, .. } if steps[0].output() == x => Some(&steps[0]),
             _ => None,
         });
-        match then {
-            Then::Activation => made.any(Step::reads_output_back),
+        let mut made = made.peekable();
+        if then == Then::Dropout {
             // Going back, it includes the derivative of the activation right before it.
-            Then::Dropout => match made.next() {
-                Some(last) if last.activation().is_none() && last.reads_output_back() => true,
-                _ => made.any(Step::reads_output_back),
-            },
-            Then::Lrn | Then::LocalNorm | Then::Pool => false,
+            made.next_if(|last| last.activation().is_some());
         }
+        matches!(then, Then::Activation | Then::Dropout) && made.any(Step::reads_output_back)
     }
 
     fn copy(&mut self, name: &str, x: SlotId, columns: usize) -> SlotId {
