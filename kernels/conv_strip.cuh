@@ -1,11 +1,12 @@
-// The convolutions of conv_tensor.cuh for few maps: conv1, whose three colours no copy of 16 bytes divides.
+// The convolutions of conv_tensor.cuh for numbers of maps that no copy of 16 bytes divides, as conv1's three colours.
 #pragma once
 
 #include "conv_tensor.cuh"
 
 // A row of a window is one strip of memory, whatever the number of maps: size · maps neighbours, taken by four where
 // every strip starts at a multiple of four. K counts strips, each filled up to whole fours with zeros; the matrix of
-// weights has its own count of rows. No padding, so that a strip may leave its image only to the right and below.
+// weights has its own count of rows. No padding, so that a strip may leave its image only to the right and below. Images
+// that are otherwise are copied first (pad.cu).
 struct Strips {
     int length, filled;
 

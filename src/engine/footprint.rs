@@ -5,6 +5,7 @@ use super::rank::{reads, returns};
 use crate::device::Device;
 use crate::error::{Result, device as device_error};
 use crate::network::plan::{Plan, Stage, Step};
+use crate::precision::Precision;
 use std::ops::Range;
 
 /// Bytes beside the buffers: partial sums of weight gradients (17 MiB on 132 multiprocessors, and a matrix), rounding of
@@ -103,6 +104,12 @@ fn work_per_image(plan: &Plan) -> usize {
     let of = |step: &Step| match step {
         // Two terms of the gradient.
         Step::LocalNorm { op, .. } => 2 * 4 * op.shape.len(),
+        // A copy with zeros around it and rows of whole fours, where tensor cores take it strip by strip.
+        Step::Conv { op, .. } if op.input.maps % 8 != 0 && plan.precision != Precision::F32 => {
+            let (around, maps) = (2 * op.window.pad, op.input.maps);
+            let pixels = (op.input.height + around) * (op.input.width + around + 3);
+            plan.precision.map_bytes() * pixels * maps
+        }
         // Sums before they are rounded.
         Step::Linear { op, .. } => 4 * op.outputs,
         _ => 0,

@@ -217,6 +217,7 @@ impl CudaDevice {
             rows_left: op.depth().next_multiple_of(TILE_ROWS) - op.depth(),
             depth: TILE_DEPTH,
             resident: 4,
+            input: op.input,
         };
         self.launch_conv_sums(op, images, [x, dy], to, product, |device| {
             Ok((variant.backward_weights(&device.kernels), THREADS, 0))

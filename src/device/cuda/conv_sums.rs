@@ -4,10 +4,11 @@
 use super::conv::ConvShape;
 use super::geometry::{Divider, Pointer, int};
 use super::module::{Grid, Kernel, arguments};
+use super::pad::padded_op;
 use super::{Buffer, CudaDevice};
 use crate::device::ConvGradients;
 use crate::error::Result;
-use crate::network::op::Conv;
+use crate::network::op::{Conv, Shape};
 
 /// The product that gives the gradient, as a kernel cuts it into tiles.
 pub(super) struct WeightProduct {
@@ -19,6 +20,8 @@ pub(super) struct WeightProduct {
     pub depth: usize,
     /// Blocks on a multiprocessor.
     pub resident: usize,
+    /// The input as the kernel reads it; where that is not the convolution's, a padded copy.
+    pub input: Shape,
 }
 
 impl WeightProduct {
@@ -35,6 +38,8 @@ impl WeightProduct {
 
 /// Where a kernel puts the parts and where their sum goes.
 struct Sums {
+    /// Room for a padded copy of the input, where there is to be one.
+    padded: Option<Pointer>,
     parts: usize,
     /// Pixels of a part.
     share: usize,
@@ -57,13 +62,17 @@ impl CudaDevice {
         product: WeightProduct,
         choose: impl FnOnce(&CudaDevice) -> Result<(&Kernel, u32, usize)>,
     ) -> Result<()> {
-        let shape = ConvShape::new(op, images)?;
         let (mut bias, accumulate) = (to.bias, to.accumulate);
-        let sums = self.conv_sums(op, images, &product, to.weights, &mut bias)?;
-        let from = [
+        let sums = self.conv_sums(op, images, &product, x, to.weights, &mut bias)?;
+        let mut from = [
             self.input(x, images * op.input.len())?,
             self.input(dy, images * op.output.len())?,
         ];
+        if let Some(padded) = sums.padded {
+            self.launch_pad(op, images, x, product.input, padded)?;
+            from[0] = padded;
+        }
+        let shape = ConvShape::new(&padded_op(op, product.input), images)?;
         let dividers = [
             Divider::new(op.output.pixels())?,
             Divider::new(op.output.width)?,
@@ -103,6 +112,7 @@ impl CudaDevice {
         op: &Conv,
         images: usize,
         product: &WeightProduct,
+        x: &Buffer,
         weights: &mut Buffer,
         bias: &mut Option<&mut Buffer>,
     ) -> Result<Sums> {
@@ -116,11 +126,26 @@ impl CudaDevice {
             self.expect_f32(&[bias])?;
             (to[1], elements[1]) = (self.output(bias, outputs)?, outputs);
         }
+        let padded = match product.input == op.input {
+            true => 0,
+            false => images * product.input.len() * x.element().bytes(),
+        };
+        // The slabs follow, where reads of 16 bytes are aligned.
+        let after = padded.next_multiple_of(16);
+        let slabs = match parts {
+            1 => 0,
+            _ => parts * (elements[0] + elements[1]) * 4,
+        };
+        let place = match after + slabs {
+            0 => Pointer::NULL,
+            bytes => self.workspace(bytes)?,
+        };
         let slabs = match parts {
             1 => to[0],
-            _ => self.workspace(parts * (elements[0] + elements[1]) * 4)?,
+            _ => place.offset(after),
         };
         Ok(Sums {
+            padded: (padded > 0).then_some(place),
             parts,
             share,
             slabs,

@@ -3,8 +3,9 @@
 use super::buffer::Element;
 use super::conv::ConvShape;
 use super::conv_sums::WeightProduct;
-use super::geometry::{activation_code, int};
+use super::geometry::{Pointer, activation_code, int};
 use super::module::{Grid, Kernel, arguments};
+use super::pad::padded_op;
 use super::tensor_tile::{Number, Product, TILE_ROWS, Tile};
 use super::{Buffer, CudaDevice};
 use crate::device::{Activated, ConvGradients};
@@ -45,16 +46,16 @@ impl CudaDevice {
         bias: &Buffer,
         y: &mut Buffer,
     ) -> Result<()> {
-        let shape = ConvShape::new(op, images)?;
+        let tile = Tile::choose_for(number, op);
         self.expect_f32(&[bias])?;
         self.parts_type(x, y)?;
-        let [x, peer_x] = self.parts(op.parts, x, images * op.input.len())?;
+        let ([x, peer_x], op) = self.tensor_input(tile, op, images, x)?;
+        let (op, shape) = (&op, ConvShape::new(&op, images)?);
         let [w, peer_w] = self.operands(op.parts, weights, op.depth() * op.output.maps)?;
         let ((_, w), (_, peer_w)) = (w, peer_w);
         let bias = self.input(bias, op.output.maps)?;
         let y = self.output(y, images * op.output.len())?;
         let (parts, activation) = (int(op.parts)?, activation_code(op.activation));
-        let tile = Tile::choose_for(number, op);
         let tiles = tile.tiles(images * op.output.pixels(), op.output.maps);
         // SAFETY: every buffer was checked to hold what the shape says, in the kernel's type.
         unsafe {
@@ -112,10 +113,29 @@ impl CudaDevice {
             rows_left: rows.next_multiple_of(TILE_ROWS) - rows,
             depth: number.depth(),
             resident: tile.resident(),
+            input: tile.input(op),
         };
         self.launch_conv_sums(op, images, [x, dy], to, product, |device| {
             device.tensor_kernel(Product::BackwardWeights, number, tile)
         })
+    }
+
+    /// The places of a convolution's input, and the convolution, as the tile's forward kernel takes them.
+    fn tensor_input(
+        &mut self,
+        tile: Tile,
+        op: &Conv,
+        images: usize,
+        x: &[&Buffer],
+    ) -> Result<([Pointer; 2], Conv)> {
+        let padded = tile.input(op);
+        let places = self.parts(op.parts, x, images * op.input.len())?;
+        if padded == op.input {
+            return Ok((places, *op));
+        }
+        let to = self.workspace(images * padded.len() * x[0].element().bytes())?;
+        self.launch_pad(op, images, x[0], padded, to)?;
+        Ok(([to, Pointer::NULL], padded_op(op, padded)))
     }
 
     /// The kernel of a product, its threads and its dynamic shared memory in bytes.

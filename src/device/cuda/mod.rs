@@ -27,6 +27,7 @@ mod memory;
 mod module;
 pub mod nvml;
 mod operations;
+mod pad;
 mod peak;
 pub mod peer;
 mod pool;

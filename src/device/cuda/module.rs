@@ -177,6 +177,7 @@ kernels! {
     "loss_scale": [] loss_scale_check, loss_scale_merge, loss_scale_update;
     "lrn": [lrn_forward, lrn_backward];
     "lrn_pool": [lrn_pool_forward, lrn_pool_backward];
+    "pad": [pad];
     "peer": [] pattern_fill, pattern_check;
     "pool": [pool_forward, pool_backward];
     "sgd": [sgd];

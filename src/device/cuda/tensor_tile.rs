@@ -3,7 +3,7 @@
 use super::memory::Home;
 use super::module::{Kernel, TENSOR_TILES, TensorConv, TensorKernels};
 use crate::error::Result;
-use crate::network::op::Conv;
+use crate::network::op::{Conv, Shape};
 
 /// Rows of a block's tile and stages of its pipeline, as in `kernels/tensor_tile.cuh`.
 pub(super) const TILE_ROWS: usize = 128;
@@ -50,7 +50,7 @@ pub enum Tile {
     Packed48,
     /// 48 columns, for numbers of maps that no copy of 16 bytes divides.
     Single48,
-    /// The same for few maps: rows of windows are strips, copied by four. Not for the gradient of the input.
+    /// The same for windows whose rows are strips, copied by four (conv1's). Not for the gradient of the input.
     Strip48,
 }
 
@@ -100,15 +100,25 @@ impl Tile {
     /// As [`choose`](Tile::choose), for the products whose patches are of the input.
     pub fn choose_for(number: Number, op: &Conv) -> Self {
         let tile = Tile::choose(number, op.output.maps, op.input.maps);
-        // Every strip starts at a multiple of four numbers.
-        let by_four = |numbers: usize| (numbers * op.input.maps).is_multiple_of(4);
+        // In a row every strip starts at a multiple of four numbers.
         let strips = tile == Tile::Single48
             && op.parts == 1
-            && op.window.pad == 0
-            && by_four(op.window.stride)
-            && by_four(op.input.width)
+            && (op.window.stride * op.input.maps).is_multiple_of(4)
             && op.output.maps.is_multiple_of(number.chunk());
         if strips { Tile::Strip48 } else { tile }
+    }
+
+    /// The input as the tile's kernels read it. For strips it contains the window's padding, and a row is a multiple of
+    /// four numbers; where that is not `op.input`, it is to be copied first.
+    pub fn input(self, op: &Conv) -> Shape {
+        if self != Tile::Strip48 {
+            return op.input;
+        }
+        let (maps, around) = (op.input.maps, 2 * op.window.pad);
+        let width = op.input.width + around;
+        let by_four = |width: &usize| (width * maps).is_multiple_of(4);
+        let width = (width..width + 4).find(by_four).unwrap_or(width);
+        Shape::new(maps, op.input.height + around, width)
     }
 
     /// Rows of a matrix of weights as the tile counts them.
@@ -185,7 +195,7 @@ pub fn allow_shared(home: &Home, kernels: &TensorKernels) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::op::{Shape, Window};
+    use crate::network::op::Window;
 
     #[test]
     fn tiles_fit_alexnets_layers_without_waste() {
@@ -205,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn conv1_is_done_by_strips_where_its_rows_can_be_copied_by_four() {
+    fn conv1_is_done_by_strips_from_images_whose_rows_are_a_multiple_of_four() {
         let conv1 = |side, pad| {
             let (input, window) = (Shape::new(3, side, side), Window::new(11, 4, pad));
             Conv {
@@ -216,10 +226,23 @@ mod tests {
                 activation: None,
             }
         };
-        let choose = |op| Tile::choose_for(Number::Bf16, &op);
-        assert_eq!(choose(conv1(224, 0)), Tile::Strip48);
-        assert_eq!(choose(conv1(224, 2)), Tile::Single48);
-        assert_eq!(choose(conv1(227, 0)), Tile::Single48);
+        for (side, pad, height, width) in [
+            (224, 0, 224, 224),
+            (227, 0, 227, 228),
+            (224, 2, 228, 228),
+            (225, 1, 227, 228),
+        ] {
+            let op = conv1(side, pad);
+            let tile = Tile::choose_for(Number::Bf16, &op);
+            assert_eq!(tile, Tile::Strip48, "{side} pixels, padded by {pad}");
+            assert_eq!(tile.input(&op), Shape::new(3, height, width));
+        }
+        let (mut every_third, mut of_two) = (conv1(224, 0), conv1(224, 0));
+        every_third.window.stride = 3;
+        of_two.parts = 2;
+        for op in [every_third, of_two] {
+            assert_eq!(Tile::choose_for(Number::Bf16, &op), Tile::Single48);
+        }
         assert_eq!(Tile::Strip48.depth(&conv1(224, 0)), 11 * 36);
     }
 
