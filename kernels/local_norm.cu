@@ -46,7 +46,8 @@ __device__ __forceinline__ void forward(const T* __restrict__ x, T* __restrict__
                                         const NormShape& shape, const LrnConstants& op) {
     const int i = global_thread();
     if (i >= elements) return;
-    y[i] = narrow<T>(widen(x[i]) * lrn_scale(square_denominator(x, NormPlace(i, shape), shape, op), op.beta));
+    const LrnFactors factors(square_denominator(x, NormPlace(i, shape), shape, op), op.beta);
+    y[i] = narrow<T>(widen(x[i]) * factors.scale);
 }
 
 // First half of the gradient: direct = dy · d^(−beta), and terms = direct · x / d.
@@ -56,10 +57,10 @@ __device__ __forceinline__ void terms_of(const T* __restrict__ x, const T* __res
                                          const LrnConstants& op) {
     const int i = global_thread();
     if (i >= elements) return;
-    const float denominator = square_denominator(x, NormPlace(i, shape), shape, op);
-    const float product = widen(dy[i]) * lrn_scale(denominator, op.beta);
+    const LrnFactors factors(square_denominator(x, NormPlace(i, shape), shape, op), op.beta);
+    const float product = widen(dy[i]) * factors.scale;
     direct[i] = product;
-    terms[i] = product * widen(x[i]) / denominator;
+    terms[i] = product * widen(x[i]) * factors.inverse;
 }
 
 // Second half: the terms of all pixels whose square holds this one.

@@ -38,7 +38,7 @@ __device__ __forceinline__ void forward(const T* __restrict__ x, const T* __rest
         const float* pixel = values + maps.by_maps.take(map) * maps.all;
         map += maps.offset;
         const float sum = lrn_sum(pixel, map, maps.all, op.size);
-        y[first * maps.maps + i] = narrow<T>(pixel[map] * lrn_scale(lrn_denominator(sum, op), op.beta));
+        y[first * maps.maps + i] = narrow<T>(pixel[map] * LrnFactors(lrn_denominator(sum, op), op.beta).scale);
     }
 }
 
@@ -56,10 +56,11 @@ __device__ __forceinline__ void backward(const T* x, const T* peer_x, const T* d
         int map = i;
         const int pixel = maps.by_maps.take(map) * maps.all;
         map += maps.offset;
-        const float denominator = lrn_denominator(lrn_sum(values + pixel, map, maps.all, op.size), op);
-        const float scaled = widen(dy[first * maps.maps + i]) * lrn_scale(denominator, op.beta);
+        const float sum = lrn_sum(values + pixel, map, maps.all, op.size);
+        const LrnFactors factors(lrn_denominator(sum, op), op.beta);
+        const float scaled = widen(dy[first * maps.maps + i]) * factors.scale;
         direct[i] = scaled;
-        terms[i] = scaled * values[pixel + map] / denominator;
+        terms[i] = scaled * values[pixel + map] * factors.inverse;
     }
     __syncthreads();
     const float factor = -2.0f * op.alpha * op.beta;

@@ -13,14 +13,21 @@ __device__ __forceinline__ float lrn_denominator(float sum_of_squares, const Lrn
     return fmaf(op.alpha, sum_of_squares, op.k);
 }
 
-// denominator^(−beta); the paper's beta without a general power.
-__device__ __forceinline__ float lrn_scale(float denominator, float beta) {
-    if (beta == 0.75f) {
-        const float root = rsqrtf(denominator);
-        return root * sqrtf(root);
+// denominator^(−beta) and 1/denominator; for the paper's beta by reciprocal roots alone, which are single instructions.
+struct LrnFactors {
+    float scale, inverse;
+
+    __device__ __forceinline__ LrnFactors(float denominator, float beta) {
+        if (beta == 0.75f) {
+            const float root = rsqrtf(denominator);
+            inverse = root * root;
+            scale = inverse * rsqrtf(root);
+        } else {
+            inverse = 1.0f / denominator;
+            scale = powf(denominator, -beta);
+        }
     }
-    return powf(denominator, -beta);
-}
+};
 
 // Sum of the squares of the maps around `map` of the `maps` at `values`.
 __device__ __forceinline__ float lrn_sum(const float* values, int map, int maps, int size) {

@@ -1,237 +1,213 @@
-// Response normalisation, then max pooling, without the normalised maps in memory. Forward, block (row of outputs,
-// columns, maps): the input its windows see goes through shared memory, is normalised there once, and pooled. Backward,
-// block (square of inputs, maps): so does the input of every window that sees the square.
+// Response normalisation, then max pooling, without the normalised maps in memory: of each window its maximum is kept, and
+// which of its inputs that was, for the way back. A warp takes a pixel or a window at a time, a lane a map, so that the maps
+// that a normalisation sees are in the lanes around; those at the edges only help to normalise the others.
 #include "lrn.cuh"
 #include "pool.cuh"
 
-// Floats of a block's tiles, raw and normalised, at most.
-constexpr int LRN_POOL_TILE = 2560;
+constexpr int LANES = 32, WARPS = 8, NO_WINNER = 255;
 
-// Share of a block: `columns` outputs of a row, `maps` maps; `halo_columns` input columns and `halo_maps` input maps.
-struct LrnPoolTile {
-    int columns, maps;
-    Divider halo_columns, halo_maps, by_maps, out_height;
-};
+// This thread's map, and whether the block computes it: `maps` lanes after the first `edge`.
+struct LaneMap {
+    int lane, map;
+    bool exists, own;
 
-template <class T>
-__device__ __forceinline__ void forward(const T* __restrict__ x, T* __restrict__ y, const PoolShape& shape,
-                                        const LrnPoolTile& tile, const LrnConstants& op) {
-    __shared__ float raw[LRN_POOL_TILE], normalised[LRN_POOL_TILE];
-    int out_row = static_cast<int>(blockIdx.x);
-    const int image = tile.out_height.take(out_row);
-    const int out_column = static_cast<int>(blockIdx.y) * tile.columns;
-    const int first_map = static_cast<int>(blockIdx.z) * tile.maps;
-    const int top = out_row * shape.stride - shape.pad, left = out_column * shape.stride - shape.pad;
-    const int halo_columns = static_cast<int>(tile.halo_columns.divisor);
-    const int halo_maps = static_cast<int>(tile.halo_maps.divisor);
-    const int pixels = shape.size * halo_columns;
-    // Maps from here on are in the tile; those before the first one or after the last one of the column stay 0.
-    const int base = first_map - op.size / 2;
-    const T* source = x + image * shape.height * shape.width * shape.maps;
-
-    for (int i = static_cast<int>(threadIdx.x); i < pixels * halo_maps; i += 256) {
-        int map = i;
-        int column = tile.halo_maps.take(map);
-        const int row = tile.halo_columns.take(column) + top;
-        column += left;
-        map += base;
-        const bool inside = row >= 0 && row < shape.height && column >= 0 && column < shape.width && map >= 0 &&
-                            map < shape.maps;
-        raw[i] = inside ? widen(source[(row * shape.width + column) * shape.maps + map]) : 0.0f;
-    }
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < pixels * tile.maps; i += 256) {
-        int map = i;
-        const float* values = raw + tile.by_maps.take(map) * halo_maps;
-        map += op.size / 2;
-        const float denominator = lrn_denominator(lrn_sum(values, map, halo_maps, op.size), op);
-        normalised[i] = values[map] * lrn_scale(denominator, op.beta);
-    }
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < tile.columns * tile.maps; i += 256) {
-        int map = i;
-        const int q = tile.by_maps.take(map);
-        if (out_column + q >= shape.out_width || first_map + map >= shape.maps) continue;
-        const int begin = left + q * shape.stride;
-        // A window of padding alone has no maximum.
-        const bool empty = top >= shape.height || begin >= shape.width || top + shape.size <= 0 ||
-                           begin + shape.size <= 0;
-        float best = empty ? 0.0f : -INFINITY;
-        for (int r = max(-top, 0); r < min(shape.size, shape.height - top); ++r)
-            for (int c = q * shape.stride; c < q * shape.stride + shape.size; ++c) {
-                if (left + c < 0 || left + c >= shape.width) continue;
-                const float value = normalised[(r * halo_columns + c) * tile.maps + map];
-                if (exceeds(value, best)) best = value;
-            }
-        const int pixel = (image * shape.out_height + out_row) * shape.out_width + out_column + q;
-        y[pixel * shape.maps + first_map + map] = narrow<T>(best);
-    }
-}
-
-// Elements of a block's tiles, backward: the input, its normalised maps, windows, and the block's own share.
-constexpr int LRN_POOL_RAW = 4608, LRN_POOL_NEAR = 4224, LRN_POOL_WINDOWS = 1024, LRN_POOL_OWN = 1792;
-constexpr int NO_WINNER = 255;
-
-// Share of a block, backward: a square of `own` × `own` inputs, counted from the padding's edge, with `maps` maps. The
-// `windows` × `windows` windows that see it begin `before` windows ahead of it and see `halo` × `halo` inputs. Their
-// gradients matter for `near` maps, whose normalisation sees `wide` ones.
-struct LrnPoolShare {
-    int before;
-    Divider own, windows, halo, maps, near, wide, row_tiles;
-};
-
-// Where the block's share stands: its place in the padded image, the image's input, and its first map.
-struct LrnPoolPlace {
-    int image, row, column, first_map, first_p, first_q, top, left;
-
-    __device__ __forceinline__ LrnPoolPlace(const PoolShape& shape, const LrnPoolShare& share) {
-        const int own = static_cast<int>(share.own.divisor);
-        int tile = static_cast<int>(blockIdx.x);
-        image = share.row_tiles.take(tile);
-        row = tile * own - shape.pad;
-        column = static_cast<int>(blockIdx.y) * own - shape.pad;
-        first_map = static_cast<int>(blockIdx.z) * static_cast<int>(share.maps.divisor);
-        first_p = tile * own / shape.stride - share.before;
-        first_q = static_cast<int>(blockIdx.y) * own / shape.stride - share.before;
-        top = first_p * shape.stride - shape.pad;
-        left = first_q * shape.stride - shape.pad;
+    __device__ __forceinline__ LaneMap(int block, int edge, int maps, int all) {
+        lane = static_cast<int>(threadIdx.x) % LANES;
+        map = block * maps + lane - edge;
+        exists = map >= 0 && map < all;
+        own = exists && lane >= edge && lane < edge + maps;
     }
 };
 
-// The input that the block's windows and normalisations see, 0 where there is none.
-template <class T>
-__device__ __forceinline__ void load_halo(float* raw, const T* x, const PoolShape& shape, const LrnPoolShare& share,
-                                          const LrnPoolPlace& at, int base) {
-    const T* source = x + at.image * shape.height * shape.width * shape.maps;
-    const int halo = static_cast<int>(share.halo.divisor), wide = static_cast<int>(share.wide.divisor);
-    for (int i = static_cast<int>(threadIdx.x); i < halo * halo * wide; i += 256) {
-        int map = i;
-        int column = share.wide.take(map);
-        const int row = share.halo.take(column) + at.top;
-        column += at.left;
-        map += base;
-        const bool inside = row >= 0 && row < shape.height && column >= 0 && column < shape.width && map >= 0 &&
-                            map < shape.maps;
-        raw[i] = inside ? widen(source[(row * shape.width + column) * shape.maps + map]) : 0.0f;
-    }
-}
+__device__ __forceinline__ int warp_number() { return static_cast<int>(threadIdx.x) / LANES; }
 
-// Of every window and map, the gradient and the number of the first maximum, in row-major order.
-template <class T>
-__device__ __forceinline__ void find_winners(float* slopes, unsigned char* winners, const float* normalised,
-                                             const T* dy, const PoolShape& shape, const LrnPoolShare& share,
-                                             const LrnPoolPlace& at, int base) {
-    const int windows = static_cast<int>(share.windows.divisor), near = static_cast<int>(share.near.divisor);
-    const int halo = static_cast<int>(share.halo.divisor);
-    for (int i = static_cast<int>(threadIdx.x); i < windows * windows * near; i += 256) {
-        int map = i;
-        int q = share.near.take(map);
-        const int p = share.windows.take(q);
-        const int out_row = at.first_p + p, out_column = at.first_q + q, out_map = base + map;
-        int winner = NO_WINNER;
-        float best = -INFINITY;
-        const bool exists = out_row >= 0 && out_row < shape.out_height && out_column >= 0 &&
-                            out_column < shape.out_width && out_map >= 0 && out_map < shape.maps;
-        for (int n = 0; exists && n < shape.size * shape.size; ++n) {
-            const int r = p * shape.stride + n / shape.size, c = q * shape.stride + n % shape.size;
-            if (at.top + r < 0 || at.top + r >= shape.height || at.left + c < 0 || at.left + c >= shape.width) continue;
-            const float value = normalised[(r * halo + c) * near + map];
-            if (winner == NO_WINNER || exceeds(value, best)) {
-                winner = n;
-                best = value;
-            }
-        }
-        const int output = (at.image * shape.out_height + out_row) * shape.out_width + out_column;
-        slopes[i] = winner == NO_WINNER ? 0.0f : widen(dy[output * shape.maps + out_map]);
-        winners[i] = static_cast<unsigned char>(winner);
-    }
-}
-
-// Sum of the gradients of the windows that input (a, b) of the block's square wins.
-__device__ __forceinline__ float won(const float* slopes, const unsigned char* winners, const PoolShape& shape,
-                                     const LrnPoolShare& share, int a, int b, int map) {
-    const int windows = static_cast<int>(share.windows.divisor), near = static_cast<int>(share.near.divisor);
-    // From the first window on that ends after the input, to the last that begins before it.
-    a += share.before * shape.stride;
-    b += share.before * shape.stride;
+// Sum of the squares that the lanes from `first` on hold, `size` of them, in the order of `lrn_sum`. Wrong in lanes whose
+// neighbours would stand beyond the warp; those are edges that nobody reads.
+__device__ __forceinline__ float sum_of_squares(float value, int first, int size) {
     float sum = 0.0f;
-    for (int p = (a - shape.size + shape.stride) / shape.stride; p <= a / shape.stride; ++p)
-        for (int q = (b - shape.size + shape.stride) / shape.stride; q <= b / shape.stride; ++q) {
-            const int window = (p * windows + q) * near + map;
-            if (winners[window] == (a - p * shape.stride) * shape.size + b - q * shape.stride) sum += slopes[window];
+#pragma unroll
+    for (int j = 0; j < size; ++j) {
+        const float neighbour = __shfl_sync(0xffffffffu, value, first + j);
+        sum = fmaf(neighbour, neighbour, sum);
+    }
+    return sum;
+}
+
+// Share of a block, forward: `side` × `side` windows, which see `halo` × `halo` inputs, and `maps` maps.
+struct LrnPoolShare {
+    int maps;
+    Divider side, halo, row_tiles;
+};
+
+// The first input that the block's windows see, in rows and columns of its image.
+struct Corner {
+    int image, top, left;
+};
+
+// Normalises the inputs that the block's windows see, 0 where there are none.
+template <class T>
+__device__ __forceinline__ void normalise_halo(float* normalised, const T* __restrict__ x, const PoolShape& shape,
+                                               const Divider& halo, const Corner& corner, const LaneMap& lane,
+                                               const LrnConstants& op) {
+    constexpr int AHEAD = 4;  // loads on their way at once
+    const int pixels = static_cast<int>(halo.divisor * halo.divisor);
+    const T* source = x + corner.image * shape.height * shape.width * shape.maps;
+    for (int first = warp_number(); first < pixels; first += AHEAD * WARPS) {
+        float values[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            int column = first + i * WARPS;
+            const int row = halo.take(column) + corner.top;
+            column += corner.left;
+            const bool inside = lane.exists && static_cast<unsigned>(row) < static_cast<unsigned>(shape.height) &&
+                                static_cast<unsigned>(column) < static_cast<unsigned>(shape.width);
+            values[i] = inside ? widen(source[(row * shape.width + column) * shape.maps + lane.map]) : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            const int pixel = first + i * WARPS;
+            if (pixel >= pixels) break;  // the whole warp
+            const float sum = sum_of_squares(values[i], lane.lane - op.size / 2, op.size);
+            normalised[pixel * LANES + lane.lane] = values[i] * LrnFactors(lrn_denominator(sum, op), op.beta).scale;
+        }
+    }
+}
+
+// A window's first maximum in row-major order, and its number in the window; NO_WINNER and a maximum of 0 where the window
+// lies outside the image.
+struct Winner {
+    float best;
+    int number;
+
+    // `normalised`: this lane's value at the window's first input. `top`, `left`: where that is in the image.
+    __device__ __forceinline__ Winner(const float* normalised, int halo, int top, int left, const PoolShape& shape) {
+        best = 0.0f;
+        number = NO_WINNER;
+#pragma unroll
+        for (int r = 0; r < shape.size; ++r)
+#pragma unroll
+            for (int c = 0; c < shape.size; ++c) {
+                if (static_cast<unsigned>(top + r) >= static_cast<unsigned>(shape.height) ||
+                    static_cast<unsigned>(left + c) >= static_cast<unsigned>(shape.width))
+                    continue;
+                const float value = normalised[(r * halo + c) * LANES];
+                if (number == NO_WINNER || exceeds(value, best)) {
+                    number = r * shape.size + c;
+                    best = value;
+                }
+            }
+    }
+};
+
+template <class T>
+__device__ __forceinline__ void forward(const T* __restrict__ x, T* __restrict__ y,
+                                        unsigned char* __restrict__ winners, const PoolShape& shape,
+                                        const LrnPoolShare& share, const LrnConstants& op) {
+    DYN_SHARED(float, normalised);
+    const int side = static_cast<int>(share.side.divisor), halo = static_cast<int>(share.halo.divisor);
+    const LaneMap lane(static_cast<int>(blockIdx.z), op.size / 2, share.maps, shape.maps);
+    int first_row = static_cast<int>(blockIdx.x);
+    const int image = share.row_tiles.take(first_row), first_column = static_cast<int>(blockIdx.y) * side;
+    first_row *= side;
+    const Corner corner{image, first_row * shape.stride - shape.pad, first_column * shape.stride - shape.pad};
+
+    normalise_halo(normalised, x, shape, share.halo, corner, lane, op);
+    __syncthreads();
+    for (int window = warp_number(); window < side * side; window += WARPS) {
+        int q = window;
+        const int p = share.side.take(q), row = first_row + p, column = first_column + q;
+        if (row >= shape.out_height || column >= shape.out_width || !lane.own) continue;
+        const int r = p * shape.stride, c = q * shape.stride;
+        const Winner winner(normalised + (r * halo + c) * LANES + lane.lane, halo, corner.top + r, corner.left + c,
+                            shape);
+        const int at = ((image * shape.out_height + row) * shape.out_width + column) * shape.maps + lane.map;
+        y[at] = narrow<T>(winner.best);
+        winners[at] = static_cast<unsigned char>(winner.number);
+    }
+}
+
+// Sum of the gradients of the windows that the input in `row` and `column`, counted from the padding's edge, won.
+template <class T>
+__device__ __forceinline__ float won(const unsigned char* __restrict__ winners, const T* __restrict__ dy, int row,
+                                     int column, const PoolShape& shape) {
+    const int before = (shape.size - 1) / shape.stride, last_p = row / shape.stride, last_q = column / shape.stride;
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i <= before; ++i)
+#pragma unroll
+        for (int j = 0; j <= before; ++j) {
+            const int p = last_p - before + i, q = last_q - before + j;
+            const int r = row - p * shape.stride, c = column - q * shape.stride;
+            const bool sees = static_cast<unsigned>(p) < static_cast<unsigned>(shape.out_height) &&
+                              static_cast<unsigned>(q) < static_cast<unsigned>(shape.out_width) && r < shape.size &&
+                              c < shape.size;
+            // Both are read whoever won, so that no read waits for another.
+            const int at = (p * shape.out_width + q) * shape.maps;
+            const int winner = sees ? winners[at] : NO_WINNER;
+            const float slope = sees ? widen(dy[at]) : 0.0f;
+            sum += winner == r * shape.size + c ? slope : 0.0f;
         }
     return sum;
 }
 
-// As `lrn.cu`'s backward pass, with the pool's gradient for dy; then back through the activation that gave x, if any.
+// As `lrn.cu`'s backward pass, with the pool's gradient for dy; then back through the activation that gave x, if any. A
+// block takes a row of an image.
 template <class T>
-__device__ __forceinline__ void backward(const T* __restrict__ x, const T* __restrict__ dy, T* __restrict__ dx,
-                                         const PoolShape& shape, const LrnPoolShare& share, const LrnConstants& op,
-                                         int activated) {
-    __shared__ float raw[LRN_POOL_RAW], near_values[LRN_POOL_NEAR], slopes[LRN_POOL_WINDOWS], direct[LRN_POOL_OWN];
-    __shared__ unsigned char winners[LRN_POOL_WINDOWS];
-    const LrnPoolPlace at(shape, share);
-    const int own = static_cast<int>(share.own.divisor), halo = static_cast<int>(share.halo.divisor);
-    const int maps = static_cast<int>(share.maps.divisor), near = static_cast<int>(share.near.divisor);
-    const int wide = static_cast<int>(share.wide.divisor);
-    // Maps around a map whose normalisation it is part of; a near map stands `size / 2` further on in the wide tile.
-    const int before_map = (op.size - 1) / 2, base = at.first_map - before_map;
-
-    load_halo(raw, x, shape, share, at, base - op.size / 2);
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < halo * halo * near; i += 256) {
-        int map = i;
-        const float* values = raw + share.near.take(map) * wide;
-        map += op.size / 2;
-        const float denominator = lrn_denominator(lrn_sum(values, map, wide, op.size), op);
-        near_values[i] = values[map] * lrn_scale(denominator, op.beta);
-    }
-    __syncthreads();
-    find_winners(slopes, winners, near_values, dy, shape, share, at, base);
-    __syncthreads();
-    float* terms = near_values;
-    for (int i = static_cast<int>(threadIdx.x); i < own * own * near; i += 256) {
-        int map = i;
-        const int pixel = share.near.take(map);
-        int b = pixel;
-        const int a = share.own.take(b), shift = share.before * shape.stride;
-        const float* values = raw + ((a + shift) * halo + b + shift) * wide;
-        const int place = map + op.size / 2;
-        const float denominator = lrn_denominator(lrn_sum(values, place, wide, op.size), op);
-        const float scaled = won(slopes, winners, shape, share, a, b, map) * lrn_scale(denominator, op.beta);
-        terms[i] = scaled * values[place] / denominator;
-        map -= before_map;
-        if (map >= 0 && map < maps) direct[pixel * maps + map] = scaled;
-    }
-    __syncthreads();
+__device__ __forceinline__ void backward(const T* __restrict__ x, const unsigned char* __restrict__ winners,
+                                         const T* __restrict__ dy, T* __restrict__ dx, const PoolShape& shape,
+                                         int maps, const Divider& height, const LrnConstants& op, int activated) {
+    // The maps that an own map's gradient depends on, and those these are normalised by.
+    const int edge = (op.size - 1) / 2 + op.size / 2;
+    const LaneMap lane(static_cast<int>(blockIdx.y), edge, maps, shape.maps);
+    int row = static_cast<int>(blockIdx.x);
+    const int image = height.take(row), output = image * shape.out_height * shape.out_width * shape.maps + lane.map;
     const float factor = -2.0f * op.alpha * op.beta;
-    for (int i = static_cast<int>(threadIdx.x); i < own * own * maps; i += 256) {
-        int map = i;
-        const int pixel = share.maps.take(map);
-        int b = pixel;
-        const int a = share.own.take(b), shift = share.before * shape.stride;
-        const int row = at.row + a, column = at.column + b;
-        if (row < 0 || row >= shape.height || column < 0 || column >= shape.width || at.first_map + map >= shape.maps)
-            continue;
-        float sum = 0.0f;
-        for (int j = map; j < map + op.size; ++j) sum += terms[pixel * near + j];
-        const float value = raw[((a + shift) * halo + b + shift) * wide + map + op.size - 1];
-        const int input = (at.image * shape.height + row) * shape.width + column;
+    for (int column = warp_number(); column < shape.width; column += WARPS) {
+        const int at = ((image * shape.height + row) * shape.width + column) * shape.maps + lane.map;
+        float value = 0.0f, gradient = 0.0f;
+        if (lane.exists) {
+            value = widen(x[at]);
+            gradient = won(winners + output, dy + output, row + shape.pad, column + shape.pad, shape);
+        }
+        const float sum = sum_of_squares(value, lane.lane - op.size / 2, op.size);
+        const LrnFactors factors(lrn_denominator(sum, op), op.beta);
+        const float scaled = gradient * factors.scale;
+        const float term = scaled * value * factors.inverse;
+        float terms = 0.0f;
+#pragma unroll
+        for (int n = 0; n < op.size; ++n)
+            terms += __shfl_sync(0xffffffffu, term, lane.lane - (op.size - 1) / 2 + n);
         const float slope = activation_slope(activated, value);
-        dx[input * shape.maps + at.first_map + map] = narrow<T>(slope * (factor * value * sum + direct[i]));
+        if (lane.own) dx[at] = narrow<T>(slope * (factor * value * terms + scaled));
     }
 }
 
-#define LRN_POOL_KERNELS(suffix, T)                                                                             \
-    extern "C" __global__ void __launch_bounds__(256)                                                           \
-        lrn_pool_forward##suffix(const T* __restrict__ x, T* __restrict__ y, PoolShape shape, LrnPoolTile tile, \
-            LrnConstants op) {                                                                                  \
-        forward(x, y, shape, tile, op);                                                                         \
-    }                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(256)                                                           \
-        lrn_pool_backward##suffix(const T* __restrict__ x, const T* __restrict__ dy, T* __restrict__ dx,        \
-            PoolShape shape, LrnPoolShare share, LrnConstants op, int activated) {                              \
-        backward(x, dy, dx, shape, share, op, activated);                                                       \
+// Makes sizes known to the compiler, which then unrolls their loops.
+template <int Norm, int Size, int Stride>
+__device__ __forceinline__ void fix_sizes(PoolShape& shape, LrnConstants& op) {
+    op.size = Norm;
+    shape.size = Size;
+    shape.stride = Stride;
+}
+
+#define LRN_POOL_KERNELS(suffix, T, name, fix)                                                                     \
+    extern "C" __global__ void __launch_bounds__(256)                                                              \
+        lrn_pool_forward##name##suffix(const T* __restrict__ x, T* __restrict__ y,                                 \
+            unsigned char* __restrict__ winners, PoolShape shape, LrnPoolShare share, LrnConstants op) {           \
+        fix;                                                                                                       \
+        forward(x, y, winners, shape, share, op);                                                                  \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256)                                                              \
+        lrn_pool_backward##name##suffix(const T* __restrict__ x, const unsigned char* __restrict__ winners,        \
+            const T* __restrict__ dy, T* __restrict__ dx, PoolShape shape, int maps, Divider height,               \
+            LrnConstants op, int activated) {                                                                      \
+        fix;                                                                                                       \
+        backward(x, winners, dy, dx, shape, maps, height, op, activated);                                          \
     }
 
-FOR_EACH_TYPE(LRN_POOL_KERNELS)
+// For any sizes, and for AlexNet's: normalisation over 5 maps, windows of 3 × 3 every 2.
+#define LRN_POOL_ANY(suffix, T) LRN_POOL_KERNELS(suffix, T, , )
+#define LRN_POOL_5_3_2(suffix, T) LRN_POOL_KERNELS(suffix, T, _5_3_2, (fix_sizes<5, 3, 2>(shape, op)))
+
+FOR_EACH_TYPE(LRN_POOL_ANY)
+FOR_EACH_TYPE(LRN_POOL_5_3_2)

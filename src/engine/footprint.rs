@@ -87,7 +87,7 @@ impl Footprint {
         Footprint {
             fixed,
             per_image,
-            work_per_image: work_per_image(plan),
+            work_per_image: work_per_image(plan) + columns.map(|c| winners(plan, c)).sum::<usize>(),
         }
     }
 
@@ -97,6 +97,19 @@ impl Footprint {
             work: MARGIN + self.work_per_image * images,
         }
     }
+}
+
+/// Bytes of an image that are kept from a pool after normalisation until the way back: for each output, which input it is.
+fn winners(plan: &Plan, column: usize) -> usize {
+    let steps = plan.stages.iter().filter_map(|stage| match stage {
+        Stage::Compute { steps, .. } => steps.get(column),
+        Stage::Exchange { .. } => None,
+    });
+    let of = |step: &Step| match step {
+        Step::LrnPool { pool, .. } => pool.output.len(),
+        _ => 0,
+    };
+    steps.map(of).sum()
 }
 
 /// Bytes of an image that the greediest operation takes for intermediate results. They share one work space.

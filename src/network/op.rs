@@ -166,6 +166,14 @@ pub struct Lrn {
     pub beta: f32,
 }
 
+impl Lrn {
+    /// Whether normalisation over `size` maps and max pooling in windows of `pool` × `pool` pixels are done in one pass:
+    /// what a warp and the shared memory of a GPU have room for.
+    pub const fn fuses(size: usize, pool: usize) -> bool {
+        size <= 16 && pool <= 15
+    }
+}
+
 /// Response normalisation within each map over a `size` × `size` square of pixels, clipped to
 /// the map (the 2012 source's `rnorm` after conv2's LRN): `b = a / (k + alpha · Σ a²)^beta`.
 #[derive(Clone, Copy, Debug, PartialEq)]

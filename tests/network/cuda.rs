@@ -36,6 +36,15 @@ fn the_papers_network_on_one_gpu() {
     });
 }
 
+/// More maps than a warp has room for beside its own: normalisation and pooling one after the other.
+#[test]
+fn a_normalisation_too_wide_for_one_pass_with_the_pool() {
+    vcuda::in_own_process(|| {
+        let case = Case::tiny("paper", &["network.lrn.n=17", "network.lrn.alpha=0.01"]);
+        equals_the_reference_on(&[0], &case, Kind::Off, &Options::default());
+    });
+}
+
 #[test]
 fn the_papers_network_on_two_gpus() {
     vcuda::in_own_process(|| {

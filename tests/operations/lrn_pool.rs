@@ -10,6 +10,7 @@ for_each_device!(
     the_gradient_is_that_of_the_two_operations,
     gradients_are_the_slopes_of_the_output,
     gradients_at_the_layers_sizes_agree_with_float64,
+    every_image_of_a_smaller_batch_goes_back_too,
     going_back_may_include_the_activation_before,
 );
 
@@ -40,6 +41,14 @@ fn cases() -> Vec<(Lrn, Pool)> {
         },
         cases[2].1,
     ));
+    // The widest that are fused, an even number of maps, and windows that see the padding.
+    for (size, maps, window) in [(16, 20, (4, 2, 0)), (4, 11, (3, 1, 1)), (5, 9, (3, 2, 1))] {
+        let pool = pool::op((maps, 17, 16), window);
+        let lrn = lrn::strong(pool.input, 1, 0);
+        cases.push((Lrn { size, ..lrn }, pool));
+    }
+    let pool = pool::op((3, 17, 16), (15, 7, 0));
+    cases.push((lrn::op(pool.input, 1, 0), pool));
     affordable(cases, |(_, pool)| 200 * pool.input.len())
 }
 
@@ -171,4 +180,28 @@ fn gradients_at_the_layers_sizes_agree_with_float64<D: Device>(open: Open<D>) {
             GRADIENT,
         );
     }
+}
+
+/// A batch of two, then one of a single image in the same buffers: what the first left behind is not taken for its own.
+fn every_image_of_a_smaller_batch_goes_back_too<D: Device>(open: Open<D>) {
+    let mut d = open();
+    let (lrn, pool) = cases()[2];
+    let (inputs, outputs) = (pool.input.len(), pool.output.len());
+    let (two, one) = (input(2, &pool), random(5, inputs));
+    let dy = random(1, 2 * outputs);
+    let (mut y, mut dx) = (
+        d.allocate(2 * outputs).unwrap(),
+        d.allocate(2 * inputs).unwrap(),
+    );
+    let gradient = filled(&mut d, &dy);
+    for (images, x) in [(2, &two), (1, &one)] {
+        let x = filled(&mut d, x);
+        d.lrn_pool_forward(&lrn, &pool, images, &x, &mut y).unwrap();
+        d.lrn_pool_backward(&lrn, &pool, images, &x, &y, &gradient, &mut dx)
+            .unwrap();
+    }
+    let x = wide(&one);
+    let between = reference::pool_backward(&pool, &reference::lrn(&lrn, &x), &wide(&dy[..outputs]));
+    let expected = reference::lrn_backward(&lrn, &x, &between);
+    assert_close((lrn, pool), &read(&mut d, &dx, inputs), &expected, GRADIENT);
 }

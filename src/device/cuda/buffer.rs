@@ -66,6 +66,8 @@ pub struct Buffer {
     elements: usize,
     /// The same numbers in 16 bits, as operands of products: of weights, which are f32 themselves.
     copy: Option<(Element, Memory)>,
+    /// A byte for every element, which the operation that made them leaves for the one that goes back.
+    marks: Option<Memory>,
     /// Copies to other devices that may still be reading: the next write waits for them.
     readers: RefCell<Vec<Arc<Event>>>,
 }
@@ -77,6 +79,7 @@ impl Buffer {
             element,
             elements,
             copy: None,
+            marks: None,
             readers: RefCell::default(),
         })
     }
@@ -136,6 +139,13 @@ impl Buffer {
         }
     }
 
+    /// Where the marks of `elements` elements are.
+    pub fn marked(&self, home: &Home, elements: usize) -> Result<Pointer> {
+        self.checked(home, elements)?;
+        let marks = self.marks.as_ref().map(Memory::pointer);
+        marks.ok_or_else(|| device(format!("{}: a way back without the way there", home.name)))
+    }
+
     /// As an operand of a product: the copy's type and place, else its own.
     pub fn operand(&self, home: &Home, elements: usize) -> Result<(Element, Pointer)> {
         let own = self.checked(home, elements)?;
@@ -147,6 +157,16 @@ impl Buffer {
 }
 
 impl CudaDevice {
+    /// Where to leave a mark for every element of `buffer`.
+    pub(super) fn marks(&mut self, buffer: &mut Buffer) -> Result<Pointer> {
+        if let Some(marks) = &buffer.marks {
+            return Ok(marks.pointer());
+        }
+        let marks = Memory::new(&self.home, buffer.elements)?;
+        self.generation += 1;
+        Ok(buffer.marks.insert(marks).pointer())
+    }
+
     /// Copies numbers to the start of a buffer, and of its copy; done when it returns.
     pub(super) fn upload_numbers(&mut self, source: &[f32], target: &mut Buffer) -> Result<()> {
         let to = self.output(target, source.len())?;

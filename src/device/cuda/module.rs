@@ -176,7 +176,7 @@ kernels! {
     "local_norm": [local_norm_forward, local_norm_terms, local_norm_backward];
     "loss_scale": [] loss_scale_check, loss_scale_merge, loss_scale_update;
     "lrn": [lrn_forward, lrn_backward];
-    "lrn_pool": [lrn_pool_forward, lrn_pool_backward];
+    "lrn_pool": [lrn_pool_forward, lrn_pool_backward, lrn_pool_forward_5_3_2, lrn_pool_backward_5_3_2];
     "pad": [pad];
     "peer": [] pattern_fill, pattern_check;
     "pool": [pool_forward, pool_backward];

@@ -300,11 +300,11 @@ impl Device for CudaDevice {
         pool: &Pool,
         images: usize,
         x: &Buffer,
-        _: &Buffer,
+        y: &Buffer,
         dy: &Buffer,
         dx: &mut Buffer,
     ) -> Result<()> {
-        self.launch_lrn_pool_backward(lrn, pool, images, [x, dy], dx)
+        self.launch_lrn_pool_backward(lrn, pool, images, [x, y, dy], dx)
     }
 
     fn dropout_forward(

@@ -19,7 +19,8 @@ impl Builder<'_> {
         while i < then.len() {
             let fuse = then[i] == Then::Lrn
                 && then.get(i + 1) == Some(&Then::Pool)
-                && self.lrn_parts(y) == 1;
+                && self.lrn_parts(y) == 1
+                && Lrn::fuses(self.network.lrn.n, self.network.pool.size);
             y = if fuse {
                 self.lrn_pool(name, y, columns)?
             } else {
