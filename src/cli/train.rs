@@ -64,6 +64,7 @@ pub struct Train {
 impl Train {
     pub fn run(self, quiet: bool) -> Result<()> {
         let signals = Signals::install()?;
+        signals.nothing_to_save(true);
         let prepared = if self.resume {
             self.resumed(quiet)?
         } else {

@@ -1,7 +1,7 @@
 //! Where a number is that is not finite, or too large.
 
-use super::Engine;
 use super::rank::{Rank, Share};
+use super::{Engine, Work};
 use crate::device::Device;
 use crate::error::{Result, usage};
 use crate::fault::{Faults, VARIABLE};
@@ -26,6 +26,10 @@ impl<D: Device> Engine<D> {
     /// the order of the layers. Adds up every tensor on its device, which carries such a number
     /// into a sum; only sums are copied.
     pub fn first_bad_parameter(&mut self) -> Result<Option<Place>> {
+        self.watched(Work::Wait, Self::find_bad_parameter)
+    }
+
+    fn find_bad_parameter(&mut self) -> Result<Option<Place>> {
         let params = &self.plan.params;
         let mut worst: Option<(usize, Place)> = None;
         for rank in &mut self.ranks {

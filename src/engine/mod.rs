@@ -204,15 +204,16 @@ impl<D: Device> Engine<D> {
 
     /// The scale of the loss, where the precision needs one.
     pub fn loss_scale(&mut self) -> Result<Option<LossScale>> {
-        let state = self.ranks[0].loss_scale()?;
+        let state = self.watched(Work::Copy, |engine| engine.ranks[0].loss_scale())?;
         Ok(state.map(|(scale, _)| scale))
     }
 
     /// Sets it; nothing where the precision needs none.
     pub fn set_loss_scale(&mut self, scale: LossScale) -> Result<()> {
-        self.ranks
-            .iter_mut()
-            .try_for_each(|rank| rank.set_loss_scale(scale))
+        self.watched(Work::Copy, |engine| {
+            let mut ranks = engine.ranks.iter_mut();
+            ranks.try_for_each(|rank| rank.set_loss_scale(scale))
+        })
     }
 
     /// Names of the devices, in the order of the columns.
@@ -287,9 +288,10 @@ impl<D: Device> Engine<D> {
     /// next step's input.
     pub fn load_images(&mut self, images: &[f32], labels: &[u32]) -> Result<()> {
         self.images = labels.len();
-        self.ranks
-            .iter_mut()
-            .try_for_each(|rank| rank.load_images(&self.plan, images, labels))
+        self.watched(Work::Wait, |engine| {
+            let (plan, mut ranks) = (&engine.plan, engine.ranks.iter_mut());
+            ranks.try_for_each(|rank| rank.load_images(plan, images, labels))
+        })
     }
 
     /// Forward, loss, backward and, where asked for, the update, on the loaded batch. The loss is
@@ -370,13 +372,15 @@ impl<D: Device> Engine<D> {
     /// Class probabilities of the last step, `[images, classes]`.
     pub fn probabilities(&mut self) -> Result<Vec<f32>> {
         let elements = self.images * self.plan.classes;
-        self.ranks[0].probabilities(elements)
+        self.watched(Work::Wait, |engine| engine.ranks[0].probabilities(elements))
     }
 
     /// Values of a slot after a forward pass, `[images, maps, height, width]`, columns joined.
     pub fn activations(&mut self, slot: SlotId) -> Result<Vec<f32>> {
         let images = self.images;
-        tensors::activations(&mut self.ranks, &self.plan, slot, images)
+        self.watched(Work::Copy, |engine| {
+            tensors::activations(&mut engine.ranks, &engine.plan, slot, images)
+        })
     }
 
     /// Waits until all devices have done what was issued.

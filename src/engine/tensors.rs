@@ -70,6 +70,10 @@ impl<D: Device> Engine<D> {
 
     fn set(&mut self, kind: Kind, tensors: &Tensors) -> Result<()> {
         tensors.check(&self.plan.params)?;
+        self.watched(Work::Copy, |engine| engine.overwrite(kind, tensors))
+    }
+
+    fn overwrite(&mut self, kind: Kind, tensors: &Tensors) -> Result<()> {
         for (id, param) in self.plan.params.iter().enumerate() {
             let weight = tensors.expect(&param.weight_name(), &param.weight_shape())?;
             let bias = tensors.expect(&param.bias_name(), &[param.all_outputs()])?;

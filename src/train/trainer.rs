@@ -187,6 +187,7 @@ impl<'a, D: Device> Trainer<'a, D> {
         self.evaluate_if_due(&mut loader)?;
         while self.step < self.steps {
             self.update(&mut loader)?;
+            self.signals.nothing_to_save(false);
             if self.step == 1 {
                 self.collect()?;
                 let loss = self.pending.loss / self.pending.images.max(1) as f64;

@@ -427,6 +427,52 @@ fn a_gpu_that_fails_or_hangs_in_a_step_is_named_with_it() {
     }
 }
 
+/// Wherever the driver stops answering: in a step, an evaluation, a copy for a checkpoint, a look for bad numbers.
+#[test]
+fn a_gpu_that_never_ends_a_kernel_ends_the_run_in_time() {
+    let folder = folder();
+    let ended = |launch: u32, graphs: bool| {
+        let name = format!("{launch}{graphs}");
+        let launch = launch.to_string();
+        let mut program = on_virtual_gpus(folder.path())?;
+        program
+            .env("VCUDA_HANG_AT", &launch)
+            .args(["train", "--gpus", "0,1", "--out", &name])
+            .args(TINY)
+            .args(["--set", "data.builtin_val=8", "--set", "train.log_every=1"])
+            .args([
+                "--set",
+                "train.evaluate_every=2",
+                "--set",
+                "train.checkpoint_every=2",
+            ])
+            .args([
+                "--set",
+                "train.step_timeout=2",
+                "--batch",
+                "4",
+                "--steps",
+                "12",
+            ])
+            .args((!graphs).then_some("--no-graph"));
+        let since = std::time::Instant::now();
+        let ran: Ran = program.output().unwrap().into();
+        let message = ran.wrong(5);
+        assert!(
+            message.contains("hang") || message.contains("no answer"),
+            "{launch}: {message}"
+        );
+        assert!(since.elapsed().as_secs() < 60, "{launch}");
+        Some(())
+    };
+    std::thread::scope(|scope| {
+        for (number, launch) in (150..1200).step_by(131).enumerate() {
+            let ended = &ended;
+            scope.spawn(move || ended(launch, number % 2 == 0));
+        }
+    });
+}
+
 /// Two GPUs, one, one named twice; one loader worker or three: the same bits.
 #[test]
 fn neither_the_number_of_gpus_nor_loader_workers_change_a_bit() {

@@ -3,7 +3,7 @@
 use crate::support::*;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Starts a run that would take hours and waits until it has logged a few steps.
 fn start(folder: &Path, out: &str, more: &[&str]) -> Child {
@@ -48,6 +48,28 @@ fn sigint_ends_with_130_and_the_run_goes_on_to_the_same_bits() {
 #[test]
 fn sigterm_ends_with_143_and_the_run_goes_on_to_the_same_bits() {
     a_signal_saves(libc::SIGTERM, 143, "SIGTERM");
+}
+
+/// Before the first step there is nothing to save: reading the data for its mean, which takes minutes, ends at once.
+#[test]
+fn a_signal_before_the_first_step_ends_the_run_at_once() {
+    for (number, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
+        let folder = folder();
+        let much = ["--set", "data.builtin_train=100000000"];
+        let mut child = program(folder.path())
+            .args(tiny("run", &much))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
+        signal(&child, number);
+        let since = Instant::now();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert!(since.elapsed() < Duration::from_secs(10));
+        assert!(!folder.path().join("run/checkpoint.safetensors").exists());
+    }
 }
 
 /// As Ctrl-Z and `fg` do: the time in between is no sign of a device that hangs.
