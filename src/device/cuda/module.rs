@@ -1,8 +1,9 @@
 //! The kernels in the program: their fatbins, and how one is launched.
 
 use super::buffer::Element;
+use super::failure::describe;
 use super::geometry::{Argument, Pointer};
-use super::memory::{Home, describe};
+use super::memory::Home;
 use super::report;
 use crate::error::{Result, device};
 use cudarc::driver::result::{self, DriverError};

@@ -173,8 +173,9 @@ fn send_patterns(
         to.check_pattern(&inbox, words, seed, &wrong, message as usize)?;
     }
     from.finish()?;
+    // The copy below is of pageable memory and waits inside the driver, without end if this GPU hangs.
+    to.finish()?;
     let mut counts = [0u32; 3];
-    to.home.bind()?;
     // SAFETY: both sides hold three numbers; the host reads them after the wait below.
     let read = unsafe {
         result::memcpy_dtoh_async(

@@ -1,7 +1,7 @@
 //! Which GPUs there are, and whether this program can use them. Never panics where there is no driver.
 
-use super::memory::describe;
-use super::report::{ARCHS, HOW_TO_GET_KERNELS, NVCC_VERSION};
+use super::failure::describe;
+use super::report::{self, ARCHS, HOW_TO_GET_KERNELS, NVCC_VERSION};
 use crate::error::{Result, device};
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, result, sys};
