@@ -57,7 +57,7 @@ pub fn prove(first: &mut CudaDevice, second: &mut CudaDevice) -> Result<PeerRepo
     }
     let reason = match open_access(first, second)? {
         Some(reason) => Some(reason),
-        None => find_fault(first, second, true)?,
+        None => find_obstacle(first, second)?,
     };
     let direct = reason.is_none();
     if !direct && let Some(fault) = find_fault(first, second, false)? {
@@ -118,6 +118,17 @@ fn open_access(first: &CudaDevice, second: &CudaDevice) -> Result<Option<String>
         }
     }
     Ok(None)
+}
+
+/// Why direct copies are not to be used: they arrive wrong, or are refused though access was granted. An error where a
+/// device itself has failed.
+fn find_obstacle(first: &mut CudaDevice, second: &mut CudaDevice) -> Result<Option<String>> {
+    match find_fault(first, second, true) {
+        Err(refused) if !first.home.has_failed() && !second.home.has_failed() => {
+            Ok(Some(refused.to_string()))
+        }
+        found => found,
+    }
 }
 
 /// Sends patterns both ways; what arrived wrong, if anything did.
