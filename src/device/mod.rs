@@ -442,12 +442,13 @@ pub trait Device: Send + Sized {
     fn end_capture(devices: &mut [&mut Self]) -> Result<Self::Graph> {
         Err(no_graphs(devices[0]))
     }
-    /// Launches a graph of one or two devices, each with the input it uses.
+    /// Launches a graph of one or two devices, each with the input it uses. The reason where the
+    /// devices refuse: then none of it has run, and they are as they were.
     fn launch_graph(
         graph: &Self::Graph,
         first: (&mut Self, &Self::Input),
         second: Option<(&mut Self, &Self::Input)>,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         let _ = (graph, second);
         Err(no_graphs(first.0))
     }

@@ -7,7 +7,7 @@ use crate::batch::{Batch, HostAllocator};
 use crate::device::{
     Activated, ConvGradients, Device, Dropped, Link, Mask, Peak, Score, Sink, Update,
 };
-use crate::error::{Result, device};
+use crate::error::{Error, Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
 
@@ -460,7 +460,7 @@ impl Device for CudaDevice {
         graph: &Graph,
         first: (&mut Self, &Input),
         second: Option<(&mut Self, &Input)>,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         graph.launch(first, second)
     }
 
