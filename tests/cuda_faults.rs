@@ -3,9 +3,10 @@
 
 use alexnet_mp::config::Config;
 use alexnet_mp::device::Device;
-use alexnet_mp::device::cuda::{CudaDevice, probe, prove};
+use alexnet_mp::device::cuda::{CudaDevice, obstacles, probe, prove};
 use alexnet_mp::engine::{Dropping, Engine, StepContext};
 use alexnet_mp::error::{Error, Result};
+use cudarc::driver::sys;
 use std::time::{Duration, Instant};
 use vcuda::{Options, Session};
 
@@ -60,6 +61,21 @@ fn gpus_describe_themselves() {
     assert!(gpus[0].free_bytes.is_some_and(|free| free <= 3 << 30));
     assert_eq!(gpus[0].peers, [true, true]);
     assert_eq!(gpus[1].obstacle, None);
+}
+
+/// Another program may have filled a GPU's memory: choosing among them must not need any.
+#[test]
+fn gpus_are_looked_at_without_opening_any() {
+    let Some(_session) = session(Options::default()) else {
+        return;
+    };
+    assert_eq!(obstacles().unwrap(), [None, None]);
+    for gpu in 0..2 {
+        let (mut flags, mut opened) = (0, 0);
+        // SAFETY: writes two numbers.
+        let asked = unsafe { sys::cuDevicePrimaryCtxGetState(gpu, &mut flags, &mut opened) };
+        assert_eq!((asked.result(), opened), (Ok(()), 0), "GPU {gpu}");
+    }
 }
 
 #[test]

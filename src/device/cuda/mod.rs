@@ -45,7 +45,7 @@ pub use exchange::Mailbox;
 pub use graph::Graph;
 pub use input::Input;
 pub use peer::{PeerReport, prove};
-pub use probe::{GpuInfo, probe};
+pub use probe::{GpuInfo, has_driver, obstacles, probe};
 pub use report::{KernelReport, has_kernels};
 pub use softmax::Tally;
 
