@@ -84,6 +84,10 @@ pub trait Device: Send + Sized {
     }
     /// Bytes allocated on this device by now, work space included.
     fn allocated_bytes(&self) -> usize;
+    /// Bytes of its memory that a buffer of so many takes.
+    fn taken(&self, bytes: usize) -> usize {
+        bytes
+    }
     /// Memory for host-side batches that this device uploads fastest from.
     fn host_allocator(&self) -> HostAllocator;
     /// Copies `source` to the start of `target`; done when it returns.

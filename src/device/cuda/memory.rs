@@ -189,6 +189,18 @@ impl Home {
     }
 }
 
+/// What the driver gives large allocations in whole multiples of, and from which size on.
+const BLOCK: usize = 2 << 20;
+const LARGE: usize = 1 << 20;
+
+/// Bytes of a GPU's memory that an allocation of so many takes. Smaller ones share a block.
+pub fn taken(bytes: usize) -> usize {
+    match bytes >= LARGE {
+        true => bytes.next_multiple_of(BLOCK),
+        false => bytes,
+    }
+}
+
 /// Bytes on a GPU, allocated so that peer access opens them (memory of a pool is not opened by it).
 pub struct Memory {
     address: u64,
@@ -209,7 +221,7 @@ impl Memory {
             }
             Err(error) => return home.check("allocating memory", Err(error)),
         };
-        home.allocated.fetch_add(bytes, Ordering::Relaxed);
+        home.allocated.fetch_add(taken(bytes), Ordering::Relaxed);
         let memory = Memory {
             address,
             bytes,
@@ -235,7 +247,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.home.allocated.fetch_sub(self.bytes, Ordering::Relaxed);
+        let bytes = taken(self.bytes);
+        self.home.allocated.fetch_sub(bytes, Ordering::Relaxed);
         // A context that has failed takes its memory with it: there is nobody to tell.
         if self.home.is_quiet() {
             // SAFETY: allocated by `new`, freed here alone, and nothing runs that could use it.

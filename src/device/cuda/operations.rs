@@ -65,6 +65,10 @@ impl Device for CudaDevice {
         self.home.context.mem_get_info().ok()
     }
 
+    fn taken(&self, bytes: usize) -> usize {
+        super::memory::taken(bytes)
+    }
+
     fn allocated_bytes(&self) -> usize {
         self.home.allocated()
     }
