@@ -29,8 +29,29 @@ if [[ -z $bin ]]; then
 fi
 [[ -x $bin ]] || { echo "gpu.sh: BIN: $bin is no program"; exit 2; }
 
+# PyTorch's wheels bring a cuBLAS that the loader does not find by itself; where there is no other, ours uses it too.
+cublas=$("$python" - <<'PY' 2>/dev/null
+import ctypes, glob, os, site, sys
+for name in ("libcublas.so", "libcublas.so.13", "libcublas.so.12"):
+    try:
+        ctypes.CDLL(name)
+        sys.exit()
+    except OSError:
+        pass
+parents = [*site.getsitepackages(), site.getusersitepackages()]
+folders = [os.path.join(parent, "nvidia", part, "lib") for parent in parents for part in ("cu13", "cublas")]
+print(":".join(folder for folder in folders if glob.glob(os.path.join(folder, "libcublas.so.*"))))
+PY
+)
+ours=("$bin")
+[[ -z $cublas ]] || ours=(env LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$cublas" "$bin")
+# At PyTorch's learning rate: thousands of steps on one batch of noise must not diverge.
+bench=("${ours[@]}" bench --set train.learning_rate=0.001)
+
 query() { nvidia-smi --query-gpu="$1" --format=csv,noheader 2>/dev/null; }
-card=$(query name | head -n 1 | tr -cs 'A-Za-z0-9\n' '-' | sed 's/-*$//')
+# As the program sees them: CUDA_VISIBLE_DEVICES hides and orders GPUs, of which nvidia-smi knows nothing.
+gpus=$("${ours[@]}" devices --json 2>/dev/null | grep -c '"capability":')
+card=$("${ours[@]}" devices --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",*$/\1/p' | head -n 1 | tr -cs 'A-Za-z0-9\n' '-' | sed 's/-*$//')
 out=benches/results/$(date -u +%Y-%m-%dT%H%M%SZ)-${card:-unnamed-card}
 mkdir -p "$out" || exit 1
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -56,21 +77,22 @@ torch=$("$python" -c 'import torch; print(torch.__version__, "CUDA", torch.versi
 {
     date -u +"date: %Y-%m-%d %H:%M:%S UTC"
     echo "commit: $commit"
-    echo "program: $("$bin" --version)"
+    echo "program: $("${ours[@]}" --version)"
     echo "cards: $(query name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit | tr '\n' ';')"
     echo "kernel: $(uname -srm)"
     echo "nvcc: $(nvcc --version 2>/dev/null | grep release)"
     echo "torch: ${torch:-none}"
+    echo "cuBLAS: ${cublas:-found without help, or not at all}"
+    echo "CUDA_VISIBLE_DEVICES: ${CUDA_VISIBLE_DEVICES-not set}"
 } | tee "$out/machine.txt"
 [[ -n $torch ]] || echo "gpu.sh: $python has no PyTorch: measuring without the comparison"
-run devices.txt "$bin" devices && cat "$out/devices.txt"
+run devices.txt "${ours[@]}" devices && cat "$out/devices.txt"
 
 ways=(0 0,0)
-gpus=$(query name | wc -l)
 ((gpus > 1)) && ways=(0 0,1)
 for precision in "${precisions[@]}"; do
     for way in "${ways[@]}"; do
-        run "verify_${precision}_gpus-${way/,/-}.txt" "$bin" verify --gpus "$way" --precision "$precision"
+        run "verify_${precision}_gpus-${way/,/-}.txt" "${ours[@]}" verify --gpus "$way" --precision "$precision"
     done
 done
 # In turn, so that a card that warms up or is shared does so under all.
@@ -79,10 +101,11 @@ for ((round = 1; round <= rounds; round++)); do
         for precision in "${precisions[@]}"; do
             for way in "${ways[@]}"; do
                 run "bench_${precision}_${batch}_gpus-${way/,/-}_${round}.json" \
-                    "$bin" bench --gpus "$way" --batch "$batch" --precision "$precision" "${steps[@]}" --json
+                    "${bench[@]}" --gpus "$way" --batch "$batch" --precision "$precision" "${steps[@]}" --json
             done
         done
-        [[ -z $torch ]] || run "pytorch_${batch}_${round}.jsonl" "$python" benches/pytorch_gpu.py --batch "$batch"
+        [[ -z $torch ]] || run "pytorch_${batch}_${round}.jsonl" "$python" benches/pytorch_gpu.py --batch "$batch" \
+            "${steps[@]}"
     done
     query temperature.gpu,clocks.sm,clocks.mem,power.draw,utilization.gpu >>"$out/machine.txt"
 done
@@ -90,9 +113,9 @@ done
 for precision in "${precisions[@]}"; do
     for batch in "${batches[@]}"; do
         run "no-graph_${precision}_${batch}.json" \
-            "$bin" bench --gpus "${ways[0]}" --batch "$batch" --precision "$precision" "${steps[@]}" --no-graph --json
+            "${bench[@]}" --gpus "${ways[0]}" --batch "$batch" --precision "$precision" "${steps[@]}" --no-graph --json
         run "roofline_${precision}_${batch}.txt" \
-            "$bin" bench --gpus "${ways[0]}" --batch "$batch" --precision "$precision" "${steps[@]}" --roofline
+            "${bench[@]}" --gpus "${ways[0]}" --batch "$batch" --precision "$precision" "${steps[@]}" --roofline
     done
 done
 "$python" benches/ratios.py "$out" | tee "$out/ratios.txt" || echo "gpu.sh: no table of ratios: $python did not run"

@@ -30,7 +30,8 @@ class LrnSlices(nn.Module):
         total = sum(squares[:, :, i : i + c // 2] for i in range(5))
         scale = torch.add(torch.full((), 2.0, device=x.device, dtype=x.dtype), total, alpha=1e-4)
         root = scale.rsqrt()
-        return (halves * (root * root.sqrt())).reshape(n, c, h, w)
+        # Autocast computes rsqrt in f32: without the conversion all maps from here to the next convolution would be f32.
+        return (halves * (root * root.sqrt()).to(x.dtype)).reshape(n, c, h, w)
 
 
 class AlexNet(nn.Module):

@@ -157,6 +157,31 @@ fn missing_peer_access_is_named() {
 }
 
 #[test]
+fn copies_that_are_refused_though_access_is_granted_are_replaced() {
+    for streams in STREAMS {
+        let options = Options {
+            peer_copies: Some(false),
+            streams: Some(streams),
+            ..Options::default()
+        };
+        let Some(session) = virtual_session(options) else {
+            return;
+        };
+        let [mut a, mut b] = open([0, 1]);
+        let report = prove(&mut a, &mut b).unwrap();
+        assert!(!report.direct && !report.is_corrupt());
+        let reason = report.reason.unwrap();
+        assert!(
+            reason.contains("copying to GPU 1") && reason.contains("NOT_SUPPORTED"),
+            "{reason}"
+        );
+        drop((a, b));
+        assert_eq!(play([0, 1], 3), expected(3));
+        assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
+    }
+}
+
+#[test]
 fn copies_that_lie_are_found_and_replaced() {
     for fibres in Fibres::ALL {
         let options = Options {

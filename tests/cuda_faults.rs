@@ -3,9 +3,10 @@
 
 use alexnet_mp::config::Config;
 use alexnet_mp::device::Device;
-use alexnet_mp::device::cuda::{CudaDevice, probe};
+use alexnet_mp::device::cuda::{CudaDevice, obstacles, probe, prove};
 use alexnet_mp::engine::{Dropping, Engine, StepContext};
 use alexnet_mp::error::{Error, Result};
+use cudarc::driver::sys;
 use std::time::{Duration, Instant};
 use vcuda::{Options, Session};
 
@@ -60,6 +61,21 @@ fn gpus_describe_themselves() {
     assert!(gpus[0].free_bytes.is_some_and(|free| free <= 3 << 30));
     assert_eq!(gpus[0].peers, [true, true]);
     assert_eq!(gpus[1].obstacle, None);
+}
+
+/// Another program may have filled a GPU's memory: choosing among them must not need any.
+#[test]
+fn gpus_are_looked_at_without_opening_any() {
+    let Some(_session) = session(Options::default()) else {
+        return;
+    };
+    assert_eq!(obstacles().unwrap(), [None, None]);
+    for gpu in 0..2 {
+        let (mut flags, mut opened) = (0, 0);
+        // SAFETY: writes two numbers.
+        let asked = unsafe { sys::cuDevicePrimaryCtxGetState(gpu, &mut flags, &mut opened) };
+        assert_eq!((asked.result(), opened), (Ok(()), 0), "GPU {gpu}");
+    }
 }
 
 #[test]
@@ -140,24 +156,23 @@ fn a_driver_too_old_for_the_kernels_is_named() {
 
 #[test]
 fn a_kernel_that_fails_names_the_gpu() {
-    let Some(_session) = session(Options::default()) else {
-        return;
-    };
-    let mut gpu = CudaDevice::open(0).unwrap();
-    let mut buffer = gpu.allocate(1000).unwrap();
-    vcuda::set(&Options {
-        fail_at: Some(1),
-        ..Options::default()
+    in_time("a_kernel_that_fails_names_the_gpu", 30, |_session| {
+        let mut gpu = CudaDevice::open(0).unwrap();
+        let mut buffer = gpu.allocate(1000).unwrap();
+        vcuda::set(&Options {
+            fail_at: Some(1),
+            ..Options::default()
+        });
+        let failed = gpu
+            .scale(1000, 2.0, &mut buffer)
+            .and_then(|()| gpu.synchronize());
+        let said = message(failed);
+        assert!(
+            said.contains("GPU 0") && said.contains("CUDA_ERROR"),
+            "{said}"
+        );
+        drop((buffer, gpu));
     });
-    let failed = gpu
-        .scale(1000, 2.0, &mut buffer)
-        .and_then(|()| gpu.synchronize());
-    let said = message(failed);
-    assert!(
-        said.contains("GPU 0") && said.contains("CUDA_ERROR"),
-        "{said}"
-    );
-    drop((buffer, gpu));
 }
 
 #[test]
@@ -181,49 +196,107 @@ fn an_operation_on_more_than_a_buffer_holds_is_refused() {
     assert!(message(gpu.scale(11, 2.0, &mut buffer)).contains("11 elements"));
 }
 
-/// In a process of its own: after this, no wait in it is patient any more.
-#[test]
-fn a_gpu_that_hangs_is_an_error_in_time() {
-    const INNER: &str = "ALEXNET_MP_TEST_HANG";
-    if std::env::var_os(INNER).is_some() {
-        hang();
-        return;
-    }
-    let Some(_session) = session(Options::default()) else {
+/// Runs a test's body in a process of its own, with so many seconds of patience with GPUs: after it, no wait in that
+/// process is patient any more. A body that hangs is ended, and fails.
+fn in_time(test: &str, patience: u64, body: fn(Session)) {
+    const INNER: &str = "ALEXNET_MP_TEST_INNER";
+    let Some(session) = session(Options::default()) else {
         return;
     };
-    let start = Instant::now();
-    let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "a_gpu_that_hangs_is_an_error_in_time",
-            "--nocapture",
-        ])
+    if std::env::var_os(INNER).is_some() {
+        return body(session);
+    }
+    let mut inner = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
         .env(INNER, "1")
-        .env("ALEXNET_MP_DEVICE_TIMEOUT", "1")
-        .status()
+        .env("ALEXNET_MP_DEVICE_TIMEOUT", patience.to_string())
+        .spawn()
         .unwrap();
-    assert!(status.success());
-    assert!(start.elapsed() < Duration::from_secs(30));
+    let start = Instant::now();
+    while inner.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(30) {
+            inner.kill().unwrap();
+            panic!("{test} hangs");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(inner.wait().unwrap().success());
 }
 
-fn hang() {
-    let Some(_session) = session(Options::default()) else {
-        return;
-    };
-    let mut gpus = [CudaDevice::open(0).unwrap(), CudaDevice::open(1).unwrap()];
-    let [a, b] = &mut gpus;
-    let mailbox = CudaDevice::mailbox(a, b, 1000).unwrap();
-    let (mut buffer, mut inbox) = (a.allocate(1000).unwrap(), b.allocate(1000).unwrap());
+/// The kernel launched as `number` from here on never ends.
+fn hang_at(number: u64) {
     vcuda::set(&Options {
-        hang_at: Some(1),
+        hang_at: Some(number),
         ..Options::default()
     });
-    a.scale(1000, 2.0, &mut buffer).unwrap();
-    a.send(&buffer, 1000, &mailbox).unwrap();
-    b.receive(&mailbox, &mut inbox).unwrap();
-    assert!(message(a.synchronize()).contains("GPU 0, Virtual CUDA device 0: no answer for"));
-    // The other GPU waits for the first one; everything is given up without a wait without end.
-    assert!(message(b.synchronize()).contains("GPU 1"));
-    drop((mailbox, buffer, inbox, gpus));
+}
+
+const NO_ANSWER: &str = "Virtual CUDA device 0: no answer for";
+
+#[test]
+fn a_gpu_that_hangs_is_an_error_in_time() {
+    in_time("a_gpu_that_hangs_is_an_error_in_time", 1, |_session| {
+        let mut gpus = [CudaDevice::open(0).unwrap(), CudaDevice::open(1).unwrap()];
+        let [a, b] = &mut gpus;
+        let mailbox = CudaDevice::mailbox(a, b, 1000).unwrap();
+        let (mut buffer, mut inbox) = (a.allocate(1000).unwrap(), b.allocate(1000).unwrap());
+        hang_at(1);
+        a.scale(1000, 2.0, &mut buffer).unwrap();
+        a.send(&buffer, 1000, &mailbox).unwrap();
+        b.receive(&mailbox, &mut inbox).unwrap();
+        assert!(message(a.synchronize()).contains(NO_ANSWER));
+        // The other GPU waits for the first one; everything is given up without a wait without end.
+        assert!(message(b.synchronize()).contains("GPU 1"));
+        drop((mailbox, buffer, inbox, gpus));
+    });
+}
+
+#[test]
+fn numbers_of_a_gpu_that_hangs_are_not_waited_for_without_end() {
+    let name = "numbers_of_a_gpu_that_hangs_are_not_waited_for_without_end";
+    in_time(name, 1, |_session| {
+        let mut gpu = CudaDevice::open(0).unwrap();
+        let mut buffer = gpu.allocate(1000).unwrap();
+        hang_at(1);
+        gpu.scale(1000, 2.0, &mut buffer).unwrap();
+        let mut numbers = vec![0.0; 1000];
+        assert!(message(gpu.download(&buffer, &mut numbers)).contains(NO_ANSWER));
+        assert!(message(gpu.upload(&numbers, &mut buffer)).contains(NO_ANSWER));
+        drop((buffer, gpu));
+    });
+}
+
+#[test]
+fn a_gpu_that_hangs_while_copies_are_proven_is_an_error_in_time() {
+    let name = "a_gpu_that_hangs_while_copies_are_proven_is_an_error_in_time";
+    in_time(name, 1, |_session| {
+        let [mut a, mut b] = [CudaDevice::open(0).unwrap(), CudaDevice::open(1).unwrap()];
+        // Of three messages the last one's check: the sender is done, and what arrived is read.
+        hang_at(12);
+        let said = message(prove(&mut a, &mut b));
+        assert!(
+            said.contains("GPU 1") && said.contains("no answer for"),
+            "{said}"
+        );
+        drop((a, b));
+    });
+}
+
+#[test]
+fn once_a_gpu_has_failed_the_others_are_not_waited_for_patiently() {
+    let name = "once_a_gpu_has_failed_the_others_are_not_waited_for_patiently";
+    in_time(name, 600, |_session| {
+        let [mut a, mut b] = [CudaDevice::open(0).unwrap(), CudaDevice::open(1).unwrap()];
+        let [mut of_a, mut of_b] = [&mut a, &mut b].map(|gpu| gpu.allocate(10).unwrap());
+        vcuda::set(&Options {
+            fail_at: Some(1),
+            hang_at: Some(2),
+            ..Options::default()
+        });
+        a.scale(10, 2.0, &mut of_a).unwrap();
+        b.scale(10, 2.0, &mut of_b).unwrap();
+        assert!(message(a.synchronize()).contains("LAUNCH_FAILED"));
+        assert!(message(b.synchronize()).contains("no answer for 5 s"));
+        drop((of_a, of_b, a, b));
+    });
 }

@@ -7,7 +7,7 @@ use crate::measure::{Pass, Trial, cases};
 use serde::Serialize;
 use std::time::Duration;
 
-/// Time given to each operation beyond its first two runs.
+/// Time given to each operation beyond its first run.
 const BUDGET: Duration = Duration::from_millis(100);
 
 /// One column's time in a layer.

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::device::Device;
 use crate::engine::{Dropping, Engine, StepContext};
-use crate::error::Result;
+use crate::error::{Result, numeric};
 use crate::measure::median;
 use crate::network::params::Tensors;
 use crate::optimizer::{Plateau, rates};
@@ -66,7 +66,7 @@ impl StepTimes {
 /// that stays on the devices. Gives the devices back.
 ///
 /// # Errors
-/// Those of the configuration and the devices.
+/// Those of the configuration and the devices; `Numeric` where the loss is not finite after the laps.
 pub fn steps<D: Device>(
     config: &Config,
     devices: Vec<D>,
@@ -95,10 +95,11 @@ pub fn steps<D: Device>(
             update: Some(&rates),
         })
     };
-    // The first step also allocates; messages swap buffers, so that two graphs are captured, each
-    // the second time its buffers come by.
+    // The first step also allocates, after which buffers count as new; messages swap buffers, so that two graphs are
+    // captured, each the second time its buffers come by: in steps 4 and 5. Those after are launched as a whole, and the
+    // last one's time decides on the laps.
     let mut warm = 0.0;
-    for _ in 0..if engine.has_graphs() { 5 } else { 2 } {
+    for _ in 0..if engine.has_graphs() { 7 } else { 2 } {
         let start = Instant::now();
         step(&mut engine)?;
         engine.synchronize()?;
@@ -115,6 +116,7 @@ pub fn steps<D: Device>(
         Ok(start.elapsed().as_secs_f64() / steps_per_lap as f64)
     };
     let laps = run_laps(&mut lap, steps_per_lap, pace)?;
+    check_loss(&mut engine)?;
     let counted = (laps.len() * steps_per_lap) as u64;
     let times = StepTimes {
         steps_per_lap,
@@ -126,6 +128,17 @@ pub fn steps<D: Device>(
         laps,
     };
     Ok((times, engine.into_devices()))
+}
+
+/// Refuses a measurement of a network that has diverged: in f16 its updates are skipped, which takes less time.
+fn check_loss<D: Device>(engine: &mut Engine<D>) -> Result<()> {
+    match engine.take_score()?.loss.is_finite() {
+        true => Ok(()),
+        false => Err(numeric(
+            "the loss of the timed steps is not finite: the network diverged, and its speed means nothing; take a smaller \
+             --set train.learning_rate",
+        )),
+    }
 }
 
 fn run_laps(

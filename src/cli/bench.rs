@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Measure the speed of training steps, inference, single layers or the loader
 ///
-/// Steps run on random images that stay on the devices, after two to warm up; the median counts.
+/// Steps run on random images that stay on the devices, after a few to warm up; the median counts.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   alexnet-mp bench                              training, the paper's network, batch 128

@@ -122,18 +122,17 @@ fn announce<D: Device>(devices: &[D], columns: usize, reason: &str) {
 #[cfg(feature = "cuda")]
 mod gpu {
     use super::{Job, announce};
-    use crate::device::cuda::{CudaDevice, probe};
+    use crate::device::cuda::{CudaDevice, has_driver, obstacles};
     use crate::error::Result;
 
     /// The GPUs this program can use, at least one; or why there is none, in half a sentence.
     pub fn usable() -> std::result::Result<Vec<usize>, String> {
-        let all = probe().map_err(|_| "no NVIDIA driver here".to_string())?;
-        let good: Vec<usize> = all
-            .iter()
-            .filter(|gpu| gpu.obstacle.is_none())
-            .map(|gpu| gpu.ordinal)
-            .collect();
-        match all.iter().find_map(|gpu| gpu.obstacle.clone()) {
+        if !has_driver() {
+            return Err("no NVIDIA driver here".into());
+        }
+        let all = obstacles().map_err(|error| error.to_string())?;
+        let good: Vec<usize> = (0..all.len()).filter(|&gpu| all[gpu].is_none()).collect();
+        match all.into_iter().flatten().next() {
             Some(obstacle) if good.is_empty() => Err(format!("the GPU cannot be used: {obstacle}")),
             None if good.is_empty() => Err("the driver shows no GPU".into()),
             _ => Ok(good),

@@ -84,6 +84,10 @@ pub trait Device: Send + Sized {
     }
     /// Bytes allocated on this device by now, work space included.
     fn allocated_bytes(&self) -> usize;
+    /// Bytes of its memory that a buffer of so many takes.
+    fn taken(&self, bytes: usize) -> usize {
+        bytes
+    }
     /// Memory for host-side batches that this device uploads fastest from.
     fn host_allocator(&self) -> HostAllocator;
     /// Copies `source` to the start of `target`; done when it returns.
@@ -442,12 +446,13 @@ pub trait Device: Send + Sized {
     fn end_capture(devices: &mut [&mut Self]) -> Result<Self::Graph> {
         Err(no_graphs(devices[0]))
     }
-    /// Launches a graph of one or two devices, each with the input it uses.
+    /// Launches a graph of one or two devices, each with the input it uses. The reason where the
+    /// devices refuse: then none of it has run, and they are as they were.
     fn launch_graph(
         graph: &Self::Graph,
         first: (&mut Self, &Self::Input),
         second: Option<(&mut Self, &Self::Input)>,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         let _ = (graph, second);
         Err(no_graphs(first.0))
     }

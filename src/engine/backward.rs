@@ -231,28 +231,49 @@ impl<D: Device> Rank<D> {
         let mut share = self.columns[local].shares[param]
             .take()
             .expect("a column holds its share");
+        let fused = context.update.map(|rates| rates[param].0);
+        let result = self.share_gradients(
+            plan,
+            local,
+            images,
+            step,
+            x,
+            dy,
+            context.accumulate,
+            fused,
+            &mut share,
+        );
+        // Put back in any case: where this was a capture, the step is done again without.
+        self.columns[local].shares[param] = Some(share);
+        result
+    }
+
+    /// Gradients of one layer's weights and bias from that of its output.
+    #[allow(clippy::too_many_arguments)]
+    fn share_gradients(
+        &mut self,
+        plan: &Plan,
+        local: usize,
+        images: usize,
+        step: &Step,
+        x: SlotId,
+        dy: &D::Buffer,
+        accumulate: bool,
+        fused: Option<Sgd>,
+        share: &mut Share<D::Buffer>,
+    ) -> Result<()> {
         let parts = Parts::of(&self.columns, plan, local, x, step.parts());
         let device = &mut self.device;
-        let fused = context.update.map(|rates| rates[param].0);
         for (part, x) in parts.slice().iter().enumerate() {
-            weight_gradient(
-                device,
-                images,
-                step,
-                part,
-                x,
-                dy,
-                &mut share,
-                context.accumulate,
-                fused,
-            )?;
+            weight_gradient(device, images, step, part, x, dy, share, accumulate, fused)?;
         }
-        if let Step::Linear { op, .. } = step {
-            let (into, accumulate) = (&mut share.bias_gradient, context.accumulate);
-            device.bias_backward(images, op.outputs, dy, accumulate, into)?;
+        match step {
+            Step::Linear { op, .. } => {
+                let into = &mut share.bias_gradient;
+                device.bias_backward(images, op.outputs, dy, accumulate, into)
+            }
+            _ => Ok(()),
         }
-        self.columns[local].shares[param] = Some(share);
-        Ok(())
     }
 
     /// Gradient of one part of the input: part 0 into the column's gradient buffer, the other
@@ -335,39 +356,51 @@ impl<D: Device> Rank<D> {
             .take()
             .expect("not in use");
         let mut outbox = self.columns[local].outboxes[x].take();
+        let result = self.map_gradient(plan, local, images, step, x, dy, &mut dx, outbox.as_mut());
+        // Put back in any case, as above.
+        self.columns[local].gradients[place] = Some(dx);
+        self.columns[local].outboxes[x] = outbox;
+        result?;
+        if step.parts() > 1 {
+            self.send_gradient(plan, links, local, images, x)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The gradient `dx` of one column's slot `x`, and of the other column's into the outbox where the step reads both.
+    #[allow(clippy::too_many_arguments)]
+    fn map_gradient(
+        &mut self,
+        plan: &Plan,
+        local: usize,
+        images: usize,
+        step: &Step,
+        x: SlotId,
+        dy: &D::Buffer,
+        dx: &mut D::Buffer,
+        outbox: Option<&mut D::Buffer>,
+    ) -> Result<()> {
         let parts = Parts::of(&self.columns, plan, local, x, step.parts());
         let inputs = parts.slice();
         let y = self.columns[local].slots[step.output()]
             .as_ref()
             .expect("a column holds its maps");
         let device = &mut self.device;
-        match (step, outbox.as_mut()) {
+        match (step, outbox) {
             (Step::Lrn { op, .. }, Some(outbox)) if op.parts > 1 => {
-                device.lrn_backward(op, images, inputs, dy, &mut [&mut dx, outbox])?;
+                device.lrn_backward(op, images, inputs, dy, &mut [dx, outbox])
             }
-            (Step::Lrn { op, .. }, _) => {
-                device.lrn_backward(op, images, inputs, dy, &mut [&mut dx])?
-            }
+            (Step::Lrn { op, .. }, _) => device.lrn_backward(op, images, inputs, dy, &mut [dx]),
             (Step::LocalNorm { op, .. }, _) => {
-                device.local_norm_backward(op, images, inputs[0], dy, &mut dx)?
+                device.local_norm_backward(op, images, inputs[0], dy, dx)
             }
-            (Step::Pool { op, .. }, _) => {
-                device.pool_backward(op, images, inputs[0], y, dy, &mut dx)?
-            }
+            (Step::Pool { op, .. }, _) => device.pool_backward(op, images, inputs[0], y, dy, dx),
             (Step::LrnPool { lrn, pool, .. }, _) => {
-                device.lrn_pool_backward(lrn, pool, images, inputs[0], y, dy, &mut dx)?;
+                device.lrn_pool_backward(lrn, pool, images, inputs[0], y, dy, dx)
             }
-            (Step::Copy { .. }, _) => {
-                device.copy(plan.slots[x].shape.len() * images, dy, &mut dx)?
-            }
+            (Step::Copy { .. }, _) => device.copy(plan.slots[x].shape.len() * images, dy, dx),
             _ => unreachable!("not a step over maps"),
-        }
-        self.columns[local].gradients[place] = Some(dx);
-        self.columns[local].outboxes[x] = outbox;
-        if step.parts() > 1 {
-            self.send_gradient(plan, links, local, images, x)
-        } else {
-            Ok(())
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::network::plan::{Plan, Stage, Step};
 use crate::precision::Precision;
 use std::ops::Range;
 
-/// Bytes beside the buffers: partial sums of weight gradients (17 MiB on 132 multiprocessors, and a matrix), rounding of
-/// the driver.
+/// Bytes beside the buffers: partial sums of weight gradients (17 MiB on 132 multiprocessors, and a matrix), what the
+/// driver adds to buffers too small to be rounded.
 const MARGIN: usize = 48 << 20;
 /// Of an image in an input, beside its pixels: its draw and its label, at most.
 const DRAW: usize = 64;
@@ -24,92 +24,132 @@ pub struct Needed {
     pub work: usize,
 }
 
-/// Bytes on one device.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What some columns take of a device.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Footprint {
-    /// Parameters and what goes with them.
-    pub fixed: usize,
+    buffers: Vec<Size>,
+    /// Bytes of every image for intermediate results.
+    work_per_image: usize,
+    /// Buffers that are made when first used, bytes of an image: winners of pools.
+    later: Vec<usize>,
+}
+
+/// Bytes of one buffer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Size {
+    fixed: usize,
     /// Of every image of a batch.
-    pub per_image: usize,
-    /// Of every image, for intermediate results.
-    pub work_per_image: usize,
+    per_image: usize,
 }
 
 impl Footprint {
     /// What `columns` of `plan` allocate on a device in the plan's precision.
     /// `fused`: gradients of fully connected layers need no memory.
     pub(super) fn of(plan: &Plan, columns: Range<usize>, side: usize, fused: bool) -> Self {
+        let mut footprint = Footprint {
+            buffers: vec![],
+            work_per_image: work_per_image(plan),
+            later: columns.clone().flat_map(|c| winners(plan, c)).collect(),
+        };
+        footprint.add_fixed(1, 4 * side * side * 3);
+        // Two inputs of 8-bit crops.
+        footprint.add_per_image(2, plan.image * plan.image * 3);
+        footprint.add_per_image(2, DRAW);
+        if columns.start == 0 {
+            footprint.add_per_image(1, 4 * plan.classes);
+        }
         let alone = columns.len() == plan.columns;
+        for column in columns.clone() {
+            footprint.add_maps(plan, column, column == columns.start, alone);
+            footprint.add_parameters(plan, column, fused);
+        }
+        footprint
+    }
+
+    fn add_fixed(&mut self, count: usize, fixed: usize) {
+        let size = Size {
+            fixed,
+            per_image: 0,
+        };
+        self.buffers.extend(std::iter::repeat_n(size, count));
+    }
+
+    fn add_per_image(&mut self, count: usize, per_image: usize) {
+        let size = Size {
+            fixed: 0,
+            per_image,
+        };
+        self.buffers.extend(std::iter::repeat_n(size, count));
+    }
+
+    /// Maps, gradients and messages of a column; columns on one device share the images, which the `first` one holds.
+    fn add_maps(&mut self, plan: &Plan, column: usize, first: bool, alone: bool) {
         let map_bytes = plan.precision.map_bytes();
         // Of an image; the logits are f32 in every precision.
         let maps = |slot: usize| match slot == plan.logits {
             true => 4 * plan.slots[slot].shape.len(),
             false => map_bytes * plan.slots[slot].shape.len(),
         };
-        // Weights have a copy in 16 bits beside them where maps are in 16 bits.
-        let copy = if map_bytes < 4 { map_bytes } else { 0 };
-        // Two inputs of 8-bit crops.
-        let mut per_image = 2 * (plan.image * plan.image * 3 + DRAW);
-        let mut fixed = 4 * side * side * 3;
-        for column in columns.clone() {
-            for (id, slot) in plan.slots.iter().enumerate() {
-                if column < slot.columns && (id != plan.input || column == columns.start) {
-                    per_image += maps(id);
-                }
-                let copies = match (reads(plan, column, id), alone) {
-                    (true, true) => 1,
-                    // An outbox, an inbox, and the slot of the mailbox the maps arrive in.
-                    (true, false) => 3,
-                    _ => 0,
-                };
-                // The gradients that come back, and the slot of their mailbox.
-                let returned = if !alone && returns(plan, column, id) {
-                    2
-                } else {
-                    0
-                };
-                per_image += (copies + returned) * maps(id);
+        for (id, slot) in plan.slots.iter().enumerate() {
+            if column < slot.columns && (id != plan.input || first) {
+                self.add_per_image(1, maps(id));
             }
-            per_image += plan
-                .gradient_buffers(column)
-                .iter()
-                .map(|n| map_bytes * (n / plan.batch))
-                .sum::<usize>();
-            for param in plan.params.iter().filter(|p| column < p.columns) {
-                let matrices = if fused && param.kernel == 0 { 2 } else { 3 };
-                fixed += (4 * matrices + copy) * param.parts * param.depth() * param.outputs();
-                fixed += 4 * 3 * param.outputs();
-            }
+            let copies = match (reads(plan, column, id), alone) {
+                (true, true) => 1,
+                // An outbox, an inbox, and the slot of the mailbox the maps arrive in.
+                (true, false) => 3,
+                _ => 0,
+            };
+            // The gradients that come back, and the slot of their mailbox.
+            let returned = if !alone && returns(plan, column, id) {
+                2
+            } else {
+                0
+            };
+            self.add_per_image(copies + returned, maps(id));
         }
-        if columns.start == 0 {
-            per_image += 4 * plan.classes;
-        }
-        Footprint {
-            fixed,
-            per_image,
-            work_per_image: work_per_image(plan) + columns.map(|c| winners(plan, c)).sum::<usize>(),
+        for elements in plan.gradient_buffers(column) {
+            self.add_per_image(1, map_bytes * (elements / plan.batch));
         }
     }
 
-    pub(super) fn needed(self, images: usize) -> Needed {
+    fn add_parameters(&mut self, plan: &Plan, column: usize, fused: bool) {
+        let map_bytes = plan.precision.map_bytes();
+        for param in plan.params.iter().filter(|p| column < p.columns) {
+            let matrices = if fused && param.kernel == 0 { 2 } else { 3 };
+            let elements = param.depth() * param.outputs();
+            self.add_fixed(matrices * param.parts, 4 * elements);
+            // Weights have a copy in 16 bits beside them where maps are in 16 bits.
+            if map_bytes < 4 {
+                self.add_fixed(param.parts, map_bytes * elements);
+            }
+            self.add_fixed(3, 4 * param.outputs());
+        }
+    }
+
+    /// For batches of so many images on `device`.
+    pub(super) fn needed<D: Device>(&self, images: usize, device: &D) -> Needed {
+        let taken = |size: &Size| device.taken(size.fixed + size.per_image * images);
+        let later: usize = self.later.iter().map(|m| device.taken(m * images)).sum();
         Needed {
-            buffers: self.fixed + self.per_image * images,
-            work: MARGIN + self.work_per_image * images,
+            buffers: self.buffers.iter().map(taken).sum(),
+            work: MARGIN + self.work_per_image * images + later,
         }
     }
 }
 
-/// Bytes of an image that are kept from a pool after normalisation until the way back: for each output, which input it is.
-fn winners(plan: &Plan, column: usize) -> usize {
+/// Bytes of an image that are kept from each pool after normalisation until the way back: for each output, which input it
+/// is.
+fn winners(plan: &Plan, column: usize) -> Vec<usize> {
     let steps = plan.stages.iter().filter_map(|stage| match stage {
         Stage::Compute { steps, .. } => steps.get(column),
         Stage::Exchange { .. } => None,
     });
     let of = |step: &Step| match step {
-        Step::LrnPool { pool, .. } => pool.output.len(),
-        _ => 0,
+        Step::LrnPool { pool, .. } => Some(pool.output.len()),
+        _ => None,
     };
-    steps.map(of).sum()
+    steps.filter_map(of).collect()
 }
 
 /// Bytes of an image that the greediest operation takes for intermediate results. They share one work space.
@@ -169,37 +209,41 @@ pub(super) fn check<D: Device>(
             continue;
         };
         // The same device twice holds both columns.
-        let mut need = Footprint::default();
-        for (one, _) in (footprints.iter().zip(devices)).filter(|(_, d)| d.name() == device.name())
-        {
-            need.fixed += one.fixed + MARGIN;
-            need.per_image += one.per_image + one.work_per_image;
-        }
-        let bytes = need.fixed + need.per_image * plan.batch;
+        let here = |images: usize| -> usize {
+            (footprints.iter().zip(devices))
+                .filter(|(_, other)| other.name() == device.name())
+                .map(|(footprint, _)| footprint.needed(images, device))
+                .map(|needed| needed.buffers + needed.work)
+                .sum()
+        };
+        let bytes = here(plan.batch);
         if bytes > free {
-            let remedy = remedy(need, free, devices.len());
+            let largest = (1..plan.batch).rev().find(|&images| here(images) <= free);
             return Err(device_error(format!(
-                "{}: out of memory: a batch of {} needs {} MiB, {} MiB are free of {} MiB: {remedy}",
+                "{}: out of memory: a batch of {} needs {} MiB, {} MiB are free of {} MiB: {}",
                 device.name(),
                 plan.batch,
                 bytes.div_ceil(1 << 20),
                 free >> 20,
                 total >> 20,
+                remedy(largest, devices.len()),
             )));
         }
     }
     Ok(())
 }
 
-fn remedy(need: Footprint, free: usize, devices: usize) -> String {
+fn remedy(largest: Option<usize>, devices: usize) -> String {
     let more = if devices == 1 {
         "; two GPUs (--gpus 0,1) hold one column each"
     } else {
         ""
     };
-    match free.saturating_sub(need.fixed) / need.per_image.max(1) {
-        0 => format!("not even one image fits: set a smaller network.width, or free memory{more}"),
-        batch => format!(
+    match largest {
+        None => {
+            format!("not even one image fits: set a smaller network.width, or free memory{more}")
+        }
+        Some(batch) => format!(
             "the largest batch that fits is {batch} (--set train.batch={batch}; train.accumulate adds batches up){more}"
         ),
     }

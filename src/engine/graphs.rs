@@ -8,7 +8,7 @@ use super::links::Pass;
 use super::update::{later_size, later_words};
 use super::{Dropping, Engine, StepContext};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::plan::Stage;
 
 /// Graphs kept at a time, the oldest given up first.
@@ -73,7 +73,8 @@ impl<D: Device> Engine<D> {
         self.graphs.is_some()
     }
 
-    /// A training step by a graph, where there is one or one can be captured by now; else no.
+    /// A training step by a graph, where there is one or one can be captured by now, and the devices
+    /// take it; else no, and the step is still to be done.
     pub(super) fn graph_step(&mut self, context: &StepContext<'_>) -> Result<bool> {
         let Some(key) = self.key(context) else {
             return Ok(false);
@@ -83,14 +84,14 @@ impl<D: Device> Engine<D> {
         };
         if let Some(place) = graphs.captured.iter().position(|c| c.key == key) {
             self.swap_messages(context.update.is_some())?;
-            return self.launch(place).map(|()| true);
+            return self.launch(place);
         }
         if !graphs.seen.contains(&key) {
             graphs.seen.push(key);
             return Ok(false);
         }
         match self.capture(key, context)? {
-            Some(place) => self.launch(place).map(|()| true),
+            Some(place) => self.launch(place),
             None => Ok(false),
         }
     }
@@ -151,8 +152,7 @@ impl<D: Device> Engine<D> {
                 Ok(Some(graphs.captured.len() - 1))
             }
             Err(error) => {
-                tracing::warn!("{error}; steps are launched one operation at a time from here on");
-                self.forget_capture()?;
+                self.do_without(&error)?;
                 Ok(None)
             }
         }
@@ -170,8 +170,10 @@ impl<D: Device> Engine<D> {
         self.ranks.iter_mut().map(|rank| &mut rank.device).collect()
     }
 
-    /// A capture that came to nothing has left messages on their way and events that will never happen.
-    fn forget_capture(&mut self) -> Result<()> {
+    /// Ends the use of graphs, with a warning. A capture or a launch that came to nothing has left messages on their way
+    /// and events that will never happen.
+    fn do_without(&mut self, reason: &Error) -> Result<()> {
+        tracing::warn!("{reason}; steps are launched one operation at a time from here on");
         self.set_graphs(false)?;
         self.devices()
             .into_iter()
@@ -212,17 +214,21 @@ impl<D: Device> Engine<D> {
             .try_for_each(|rank| rank.update(links, rates))
     }
 
-    fn launch(&mut self, place: usize) -> Result<()> {
+    /// Launches a graph; no where the devices refuse, as in [`capture`](Self::capture).
+    fn launch(&mut self, place: usize) -> Result<bool> {
         let Some(graphs) = &self.graphs else {
-            return Ok(());
+            return Ok(false);
         };
         let Captured { graph, sent, .. } = &graphs.captured[place];
         let (first, rest) = self.ranks.split_at_mut(1);
         let second = rest.first_mut().map(|rank| rank.with_input());
-        D::launch_graph(graph, first[0].with_input(), second)?;
+        if let Some(refused) = D::launch_graph(graph, first[0].with_input(), second)? {
+            self.do_without(&refused)?;
+            return Ok(false);
+        }
         self.exchanged
             .fetch_add(*sent, std::sync::atomic::Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
 
     /// Does what the messages of a captured step do on the host: swap buffers.

@@ -229,8 +229,9 @@ impl<D: Device> Engine<D> {
     /// What an engine for `plan` will take of each device's memory, with the arguments of [`Engine::new`].
     pub fn needed(plan: &Plan, devices: &[D], side: usize, keep_gradients: bool) -> Vec<Needed> {
         footprint::of_devices(plan, devices, side, keep_gradients)
-            .into_iter()
-            .map(|footprint| footprint.needed(plan.batch))
+            .iter()
+            .zip(devices)
+            .map(|(footprint, device)| footprint.needed(plan.batch, device))
             .collect()
     }
 

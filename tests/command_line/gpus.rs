@@ -128,6 +128,27 @@ fn without_flags_two_gpus_are_chosen_where_they_are() {
     );
 }
 
+#[test]
+fn a_driver_that_does_not_start_is_told_with_its_reason_where_the_cpu_is_taken_instead() {
+    let folder = folder();
+    let inputs = StepInputs::write(folder.path(), 1);
+    for (error, words) in [
+        ("803", ["SYSTEM_DRIVER_MISMATCH", "restart the machine"]),
+        ("999", ["CUDA_ERROR_UNKNOWN", "nvidia-smi"]),
+    ] {
+        let Some(mut program) = on_virtual_gpus(folder.path()) else {
+            return;
+        };
+        program.env("VCUDA_START_ERROR", error);
+        let ran = inputs
+            .step_by(&mut program, &["--out", "o.safetensors"])
+            .well();
+        for word in words.into_iter().chain(["on CPU", "does not start"]) {
+            assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
+        }
+    }
+}
+
 /// What `verify --quick --json` says of two GPUs, and how it ends.
 fn verified(gpus: &str, variables: &[(&str, &str)]) -> Option<(serde_json::Value, Ran)> {
     verified_in("f32", gpus, variables)

@@ -165,3 +165,22 @@ fn one_large_loss_between_logs_is_no_explosion() {
     let logged = metrics(folder.path(), "run")[0]["loss"].as_f64().unwrap();
     assert!(logged < bound, "{logged}");
 }
+
+#[test]
+fn the_speed_of_a_network_that_diverged_is_no_measurement() {
+    let folder = folder();
+    let bench = |fault: &str| -> Ran {
+        let mut program = program(folder.path());
+        program.args(["bench", "--threads", "2", "--batch", "4", "--steps", "9"]);
+        for size in ["network.width=0.05", "network.image=64", "data.side=64"] {
+            program.args(["--set", size]);
+        }
+        let ran = program.env("ALEXNET_MP_FAULT", fault).output();
+        ran.unwrap().into()
+    };
+    bench("nan:fc8.bias:step1000000").well();
+    let message = bench("nan:fc8.bias:step4").wrong(6);
+    for word in ["not finite", "train.learning_rate"] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+}

@@ -135,3 +135,82 @@ fn where_a_driver_captures_no_copies_steps_go_on_one_operation_at_a_time() {
         }
     }
 }
+
+#[test]
+fn where_a_driver_launches_no_graphs_steps_go_on_one_operation_at_a_time() {
+    for (gpus, streams) in [
+        (&[0][..], Streams::Eager),
+        (&[0, 1], Streams::Lazy),
+        (&[0, 0], Streams::Random(3)),
+    ] {
+        let options = Options {
+            streams: Some(streams),
+            launch_graphs: Some(false),
+            ..Options::default()
+        };
+        let Some((session, engine)) = compared(&options, gpus, "f16") else {
+            return;
+        };
+        if session.driver() == Driver::Virtual {
+            assert!(!engine.has_graphs());
+            assert_eq!(session.counters().graph_launches, 0);
+        }
+    }
+}
+
+/// Four updates, the third of them under options of its own: in that one the step is captured. Whether graphs are still
+/// in use.
+fn four_updates(case: &Case, gpus: &[usize], third: &Options) -> (Tensors, bool) {
+    let devices = gpus.iter().map(|&g| CudaDevice::open(g).unwrap());
+    let mut engine = engine(case, devices.collect());
+    let rates = update_rates(case);
+    let (images, labels) = case.batch(0);
+    for step in 0..4 {
+        engine.load_images(&images, &labels).unwrap();
+        if step == 2 {
+            vcuda::set(third);
+        }
+        let context = StepContext {
+            dropping: Dropping::Counter { step },
+            first_image: 0,
+            whole_batch: case.images,
+            accumulate: false,
+            update: Some(&rates),
+        };
+        engine.train_step(&context).unwrap();
+        vcuda::set(&Options {
+            refuse_at: Some(0),
+            ..Options::default()
+        });
+    }
+    (engine.parameters().unwrap(), engine.has_graphs())
+}
+
+/// Wherever in the step: no tensor stays where a refused operation left it.
+#[test]
+fn a_capture_that_is_refused_at_any_operation_leaves_an_engine_that_trains() {
+    vcuda::in_own_process(|| {
+        let Some(session) = session(&Options::default(), &[0]) else {
+            return;
+        };
+        if session.driver() != Driver::Virtual {
+            return;
+        }
+        let case = Case::tiny("paper", &[]);
+        let (expected, graphs) = four_updates(&case, &[0], &Options::default());
+        assert!(graphs);
+        // The first launch of a step writes the step's number, and is in no graph.
+        for refused in (2..).step_by(3) {
+            let options = Options {
+                refuse_at: Some(refused),
+                ..Options::default()
+            };
+            let (found, graphs) = four_updates(&case, &[0], &options);
+            assert!(found == expected, "launch {refused}");
+            if graphs {
+                assert!(refused > 50, "a step has more launches than {refused}");
+                break;
+            }
+        }
+    });
+}

@@ -178,7 +178,8 @@ impl CudaDevice {
     }
 
     fn upload_as(&self, element: Element, source: &[f32], to: Pointer) -> Result<()> {
-        self.home.bind()?;
+        // Copies of pageable memory wait inside the driver, without end for a GPU that hangs: so the waiting is done here.
+        self.finish()?;
         let stream = self.home.streams.compute.cu_stream();
         let encoded = match element {
             Element::F32 => vec![],
@@ -198,7 +199,8 @@ impl CudaDevice {
     /// Copies numbers from the start of a buffer; waits for everything issued before.
     pub(super) fn download_numbers(&mut self, source: &Buffer, target: &mut [f32]) -> Result<()> {
         let from = self.input(source, target.len())?.0;
-        self.home.bind()?;
+        // As above: once everything issued is done, the copy alone is waited for in the driver.
+        self.finish()?;
         let stream = self.home.streams.compute.cu_stream();
         let mut bits = match source.element {
             Element::F32 => vec![],

@@ -58,15 +58,21 @@ impl Cublas {
         // SAFETY: loads a library that runs no code of its own at load time that we depend on.
         if !unsafe { sys::is_culib_present() } {
             return Err(device(format!(
-                "{}: the library cuBLAS is not found, neither as libcublas.so nor as libcublas.so.12: install the CUDA \
-                 toolkit or its cuBLAS package, and name its folder in LD_LIBRARY_PATH (where there is only \
-                 libcublas.so.13, put a link libcublas.so to it there); --cpu runs without it",
+                "{}: the library cuBLAS is not found: none of libcublas.so, libcublas.so.13 and libcublas.so.12 loads: \
+                 install the CUDA toolkit or its cuBLAS package, and name its folder in LD_LIBRARY_PATH; --cpu runs \
+                 without it",
                 home.name
             )));
         }
         home.bind()?;
         let workspace = Memory::new(home, WORKSPACE)?;
-        let handle = check(home, "starting cuBLAS", result::create_handle())?;
+        let handle = result::create_handle().map_err(|CublasError(status)| {
+            device(format!(
+                "{}: starting cuBLAS: {status:?}{}",
+                home.name,
+                start_remedy(status)
+            ))
+        })?;
         let mut blas = Cublas {
             handle,
             home: home.clone(),
@@ -181,6 +187,36 @@ impl Drop for Cublas {
     }
 }
 
+/// What keeps a handle from being created, as the end of a line; the library says one word for several causes.
+fn start_remedy(status: sys::cublasStatus_t) -> &'static str {
+    match status {
+        sys::cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED => {
+            "; either too little of the GPU's memory is free (`alexnet-mp devices` says how much), or the driver is older \
+             than this cuBLAS (cuBLAS 13 needs driver 580 or later, cuBLAS 12 driver 525)"
+        }
+        sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => {
+            "; too little of the GPU's memory is free: `alexnet-mp devices` says how much"
+        }
+        _ => "",
+    }
+}
+
 fn check<T>(home: &Home, what: &str, result: Result<T, CublasError>) -> Result<T> {
     result.map_err(|CublasError(status)| device(format!("{}: {what}: {status:?}", home.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_that_cannot_be_created_is_told_with_the_likely_causes() {
+        let said = start_remedy(sys::cublasStatus_t::CUBLAS_STATUS_NOT_INITIALIZED);
+        assert!(
+            said.contains("memory is free") && said.contains("driver 580"),
+            "{said}"
+        );
+        let other = sys::cublasStatus_t::CUBLAS_STATUS_ARCH_MISMATCH;
+        assert_eq!(start_remedy(other), "");
+    }
 }

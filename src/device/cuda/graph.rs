@@ -7,6 +7,7 @@
 //! for, so that a batch arrives while the graph of the one before still runs.
 
 use super::event::Event;
+use super::failure::is_sticky;
 use super::memory::Home;
 use super::{CudaDevice, Input};
 use crate::error::{Error, Result, device};
@@ -111,12 +112,13 @@ fn nothing(home: &Home) -> Error {
 }
 
 impl Graph {
-    /// Launches the graph, after all that was issued before and the upload of the inputs.
+    /// Launches the graph, after all that was issued before and the upload of the inputs. The reason where the driver
+    /// refuses (a graph takes memory of its own when it is first launched), unless the GPU itself has failed.
     pub fn launch(
         &self,
         first: (&mut CudaDevice, &Input),
         second: Option<(&mut CudaDevice, &Input)>,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         let (one, other) = ((&*first.0, first.1), second.map(|(d, input)| (&*d, input)));
         let devices = || std::iter::once(one).chain(other);
         for (device, input) in devices() {
@@ -127,10 +129,13 @@ impl Graph {
             before.record(home, other)?;
             before.wait(&self.origin, stream)?;
         }
-        self.origin.check(
-            "launching a graph (--no-graph does without)",
-            self.graph.launch(),
-        )?;
+        if let Err(error) = self.graph.launch() {
+            let refused = self.origin.error("launching a graph", error);
+            return match is_sticky(error) {
+                true => Err(refused),
+                false => Ok(Some(refused)),
+            };
+        }
         self.done.record(&self.origin, stream)?;
         for (home, other, _) in &self.others {
             self.done.wait(home, other)?;
@@ -138,6 +143,6 @@ impl Graph {
         for (device, input) in devices() {
             device.done_with(input)?;
         }
-        Ok(())
+        Ok(None)
     }
 }

@@ -1,5 +1,6 @@
 //! Memory of a GPU, and pinned memory of the host.
 
+use super::failure::{describe, is_sticky, remedy};
 use super::geometry::Pointer;
 use crate::batch::{HostAllocator, HostMemory};
 use crate::error::{Error, Result, device};
@@ -12,9 +13,9 @@ use std::time::{Duration, Instant};
 /// How long the host waits for a GPU, in seconds, before it takes it for lost; the variable
 /// `ALEXNET_MP_DEVICE_TIMEOUT` says otherwise.
 const PATIENCE: u64 = 45;
-/// As long, once a GPU of this process is lost: others may wait for it in vain, and the run must end soon.
+/// As long, once a GPU of this process is lost or has failed: others may wait for it in vain, and the run must end soon.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
-/// Whether any GPU of this process is lost.
+/// Whether any GPU of this process is lost, or has failed for good.
 static ANY_LOST: AtomicBool = AtomicBool::new(false);
 
 /// What everything that belongs to one opened GPU refers to.
@@ -30,6 +31,8 @@ pub struct Home {
     capture: AtomicU64,
     /// The GPU has not answered: nothing may wait for it any more, not even to free memory.
     lost: AtomicBool,
+    /// The GPU has failed in a way that stays with its context.
+    failed: AtomicBool,
 }
 
 /// The streams of a GPU: for operations, input, and messages out and in.
@@ -67,6 +70,7 @@ impl Home {
             allocated: AtomicUsize::new(0),
             capture: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         }))
     }
 
@@ -166,35 +170,34 @@ impl Home {
 
     /// The error that [`check`](Home::check) gives.
     pub fn error(&self, what: &str, error: DriverError) -> Error {
-        use sys::cudaError_enum as Code;
-        let remedy = match error.0 {
-            Code::CUDA_ERROR_ILLEGAL_ADDRESS
-            | Code::CUDA_ERROR_LAUNCH_FAILED
-            | Code::CUDA_ERROR_MISALIGNED_ADDRESS => {
-                "; a kernel failed: run `alexnet-mp verify`, and report what it says"
-            }
-            Code::CUDA_ERROR_ECC_UNCORRECTABLE | Code::CUDA_ERROR_HARDWARE_STACK_ERROR => {
-                "; the GPU's hardware failed: see `nvidia-smi -q`"
-            }
-            Code::CUDA_ERROR_LAUNCH_TIMEOUT => "; the GPU also drives a display: use another GPU",
-            _ => "",
-        };
+        if is_sticky(error) {
+            // Other GPUs may wait for messages that this one will not send any more.
+            self.failed.store(true, Ordering::Relaxed);
+            ANY_LOST.store(true, Ordering::Relaxed);
+        }
         device(format!(
-            "{}: {what}: {}{remedy}",
+            "{}: {what}: {}{}",
             self.name,
-            describe(error)
+            describe(error),
+            remedy(error)
         ))
+    }
+
+    /// Whether the GPU can do no more: it does not answer, or every call to it fails from now on.
+    pub fn has_failed(&self) -> bool {
+        self.is_lost() || self.failed.load(Ordering::Relaxed)
     }
 }
 
-/// What the driver calls an error: "CUDA_ERROR_INVALID_VALUE (invalid argument)".
-pub fn describe(error: DriverError) -> String {
-    let text =
-        |s: Result<&std::ffi::CStr, DriverError>| s.map(|s| s.to_string_lossy().into_owned()).ok();
-    match (text(error.error_name()), text(error.error_string())) {
-        (Some(name), Some(meaning)) if name != meaning => format!("{name} ({meaning})"),
-        (Some(name), _) => name,
-        _ => format!("{:?}", error.0),
+/// What the driver gives large allocations in whole multiples of, and from which size on.
+const BLOCK: usize = 2 << 20;
+const LARGE: usize = 1 << 20;
+
+/// Bytes of a GPU's memory that an allocation of so many takes. Smaller ones share a block.
+pub fn taken(bytes: usize) -> usize {
+    match bytes >= LARGE {
+        true => bytes.next_multiple_of(BLOCK),
+        false => bytes,
     }
 }
 
@@ -218,7 +221,7 @@ impl Memory {
             }
             Err(error) => return home.check("allocating memory", Err(error)),
         };
-        home.allocated.fetch_add(bytes, Ordering::Relaxed);
+        home.allocated.fetch_add(taken(bytes), Ordering::Relaxed);
         let memory = Memory {
             address,
             bytes,
@@ -244,7 +247,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.home.allocated.fetch_sub(self.bytes, Ordering::Relaxed);
+        let bytes = taken(self.bytes);
+        self.home.allocated.fetch_sub(bytes, Ordering::Relaxed);
         // A context that has failed takes its memory with it: there is nobody to tell.
         if self.home.is_quiet() {
             // SAFETY: allocated by `new`, freed here alone, and nothing runs that could use it.

@@ -15,6 +15,7 @@ mod cublas;
 mod dropout;
 mod event;
 mod exchange;
+mod failure;
 mod geometry;
 mod graph;
 mod input;
@@ -44,7 +45,7 @@ pub use exchange::Mailbox;
 pub use graph::Graph;
 pub use input::Input;
 pub use peer::{PeerReport, prove};
-pub use probe::{GpuInfo, probe};
+pub use probe::{GpuInfo, has_driver, obstacles, probe};
 pub use report::{KernelReport, has_kernels};
 pub use softmax::Tally;
 
@@ -82,10 +83,10 @@ impl CudaDevice {
         let info = probe::usable(ordinal)?;
         let opened = CudaContext::new(ordinal);
         let context = opened
-            .map_err(|e| device(format!("GPU {ordinal}, {}: {}", info, memory::describe(e))))?;
+            .map_err(|e| device(format!("GPU {ordinal}, {}: {}", info, failure::describe(e))))?;
         let home = Home::new(context, ordinal, format!("GPU {ordinal}, {info}"));
         let home =
-            home.map_err(|e| device(format!("GPU {ordinal}, {info}: {}", memory::describe(e))))?;
+            home.map_err(|e| device(format!("GPU {ordinal}, {info}: {}", failure::describe(e))))?;
         let multiprocessors = home.check(
             "asking for multiprocessors",
             home.context

@@ -1,8 +1,9 @@
 //! The kernels in the program: their fatbins, and how one is launched.
 
 use super::buffer::Element;
+use super::failure::describe;
 use super::geometry::{Argument, Pointer};
-use super::memory::{Home, describe};
+use super::memory::Home;
 use super::report;
 use crate::error::{Result, device};
 use cudarc::driver::result::{self, DriverError};
@@ -125,11 +126,17 @@ impl Typed {
     }
 }
 
+/// A fatbin holds fields of eight bytes, which the driver reads where they stand; bytes alone may stand anywhere.
+#[repr(align(16))]
+struct Aligned<T: ?Sized>(T);
+
 /// The fatbin of a file of `kernels/`.
 macro_rules! image {
-    ($file:literal) => {
-        include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".fatbin"))
-    };
+    ($($file:literal),+) => {{
+        static IMAGE: &Aligned<[u8]> =
+            &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/", $($file),+, ".fatbin")));
+        &IMAGE.0
+    }};
 }
 
 /// Declares [`Kernels`]: per file of `kernels/` the kernels it holds for each type of number, then those it holds once.
@@ -209,11 +216,7 @@ pub struct TensorKernels {
 /// Loads the kernels of one type of number.
 macro_rules! tensor_conv {
     ($home:expr, $number:literal) => {{
-        let module = load_module(
-            $home,
-            concat!("conv_", $number),
-            include_bytes!(concat!(env!("OUT_DIR"), "/conv_", $number, ".fatbin")),
-        )?;
+        let module = load_module($home, concat!("conv_", $number), image!("conv_", $number))?;
         TensorConv {
             forward: tensor_conv!($home, module, "conv_forward_", $number),
             backward_data: tensor_conv!($home, module, "conv_backward_data_", $number),
@@ -280,3 +283,15 @@ fn find(home: &Home, module: sys::CUmodule, name: &'static str) -> Result<Kernel
 
 /// Type-checks that addresses are what pointers are to kernels.
 const _: () = assert!(size_of::<Pointer>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fatbins_stand_where_their_fields_can_be_read() {
+        for image in [image!("lrn"), image!("sums"), image!("conv_bf16")] {
+            assert!(image.as_ptr().cast::<u64>().is_aligned());
+        }
+    }
+}

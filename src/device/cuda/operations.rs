@@ -7,7 +7,7 @@ use crate::batch::{Batch, HostAllocator};
 use crate::device::{
     Activated, ConvGradients, Device, Dropped, Link, Mask, Peak, Score, Sink, Update,
 };
-use crate::error::{Result, device};
+use crate::error::{Error, Result, device};
 use crate::network::op::{Activation, Conv, Dropout, Linear, LocalNorm, Lrn, Pool};
 use crate::precision::Precision;
 
@@ -63,6 +63,10 @@ impl Device for CudaDevice {
     fn free_memory(&self) -> Option<(usize, usize)> {
         self.home.bind().ok()?;
         self.home.context.mem_get_info().ok()
+    }
+
+    fn taken(&self, bytes: usize) -> usize {
+        super::memory::taken(bytes)
     }
 
     fn allocated_bytes(&self) -> usize {
@@ -460,7 +464,7 @@ impl Device for CudaDevice {
         graph: &Graph,
         first: (&mut Self, &Input),
         second: Option<(&mut Self, &Input)>,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         graph.launch(first, second)
     }
 

@@ -57,7 +57,7 @@ pub fn prove(first: &mut CudaDevice, second: &mut CudaDevice) -> Result<PeerRepo
     }
     let reason = match open_access(first, second)? {
         Some(reason) => Some(reason),
-        None => find_fault(first, second, true)?,
+        None => find_obstacle(first, second)?,
     };
     let direct = reason.is_none();
     if !direct && let Some(fault) = find_fault(first, second, false)? {
@@ -120,6 +120,17 @@ fn open_access(first: &CudaDevice, second: &CudaDevice) -> Result<Option<String>
     Ok(None)
 }
 
+/// Why direct copies are not to be used: they arrive wrong, or are refused though access was granted. An error where a
+/// device itself has failed.
+fn find_obstacle(first: &mut CudaDevice, second: &mut CudaDevice) -> Result<Option<String>> {
+    match find_fault(first, second, true) {
+        Err(refused) if !first.home.has_failed() && !second.home.has_failed() => {
+            Ok(Some(refused.to_string()))
+        }
+        found => found,
+    }
+}
+
 /// Sends patterns both ways; what arrived wrong, if anything did.
 fn find_fault(
     first: &mut CudaDevice,
@@ -173,8 +184,9 @@ fn send_patterns(
         to.check_pattern(&inbox, words, seed, &wrong, message as usize)?;
     }
     from.finish()?;
+    // The copy below is of pageable memory and waits inside the driver, without end if this GPU hangs.
+    to.finish()?;
     let mut counts = [0u32; 3];
-    to.home.bind()?;
     // SAFETY: both sides hold three numbers; the host reads them after the wait below.
     let read = unsafe {
         result::memcpy_dtoh_async(

@@ -1,6 +1,6 @@
 //! Which GPUs there are, and whether this program can use them. Never panics where there is no driver.
 
-use super::memory::describe;
+use super::failure::describe;
 use super::report::{ARCHS, HOW_TO_GET_KERNELS, NVCC_VERSION};
 use crate::error::{Result, device};
 use cudarc::driver::result::DriverError;
@@ -35,6 +35,24 @@ pub fn probe() -> Result<Vec<GpuInfo>> {
         .collect()
 }
 
+/// Per GPU the driver shows, why this program cannot use it, if it cannot. Opens none of them: that takes time and some
+/// hundred MiB of each, which other programs may have filled. Errors as [`probe`].
+pub fn obstacles() -> Result<Vec<Option<String>>> {
+    let (count, driver) = start()?;
+    (0..count)
+        .map(|ordinal| {
+            let (name, capability) = name_and_capability(ordinal)?;
+            Ok(obstacle(&name, capability, driver))
+        })
+        .collect()
+}
+
+/// Whether the driver's library is here. One that is and does not start is an error of [`probe`].
+pub fn has_driver() -> bool {
+    // SAFETY: only loads the driver's library and lets go of it.
+    unsafe { sys::is_culib_present() }
+}
+
 /// The name of GPU `ordinal`, or an error that says why it cannot be used.
 pub fn usable(ordinal: usize) -> Result<String> {
     let (count, driver) = start()?;
@@ -59,17 +77,16 @@ pub fn usable(ordinal: usize) -> Result<String> {
 
 /// Starts the driver; the number of GPUs and the CUDA version it supports.
 fn start() -> Result<(usize, (u32, u32))> {
-    // SAFETY: only loads the driver's library and lets go of it.
-    if !unsafe { sys::is_culib_present() } {
+    if !has_driver() {
         return Err(device(
             "no NVIDIA driver: libcuda.so is not found; install the driver, or run on the CPU with --cpu",
         ));
     }
     let failed = |error: DriverError| {
-        let remedy = "see whether `nvidia-smi` works, or run on the CPU with --cpu";
         device(format!(
-            "the NVIDIA driver does not start: {}; {remedy}",
-            describe(error)
+            "the NVIDIA driver does not start: {}; {}",
+            describe(error),
+            start_remedy(error)
         ))
     };
     match result::init() {
@@ -84,6 +101,21 @@ fn start() -> Result<(usize, (u32, u32))> {
     let version = version.max(0) as u32;
     let count = CudaContext::device_count().map_err(failed)?;
     Ok((count.max(0) as usize, (version / 1000, version % 1000 / 10)))
+}
+
+fn start_remedy(error: DriverError) -> &'static str {
+    use sys::cudaError_enum as Code;
+    match error.0 {
+        Code::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => {
+            "libcuda.so and the kernel's module are of different versions: restart the machine after an update of the \
+             driver; --cpu runs without it"
+        }
+        Code::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+            "the libcuda.so that is found is a forward-compatibility package, which this GPU does not support: take its \
+             folder (cuda/compat) out of LD_LIBRARY_PATH; --cpu runs without it"
+        }
+        _ => "see whether `nvidia-smi` works, or run on the CPU with --cpu",
+    }
 }
 
 fn name_and_capability(ordinal: usize) -> Result<(String, (u32, u32))> {
@@ -174,14 +206,26 @@ fn obstacle(name: &str, capability: (u32, u32), driver: (u32, u32)) -> Option<St
         ));
     }
     let found = capability.0 * 10 + capability.1;
-    let oldest = ARCHS.first().copied().unwrap_or(0);
-    (found < oldest).then(|| {
+    (!runs(found, ARCHS)).then(|| {
         format!(
-            "compute capability {}.{}, the kernels are for sm_{oldest} and newer: build with ALEXNET_MP_CUDA_ARCHS={found} \
-             and an nvcc that knows it",
-            capability.0, capability.1
+            "compute capability {}.{}, for which the program holds no kernels (it holds sm_{}): build with \
+             ALEXNET_MP_CUDA_ARCHS={found} and an nvcc that knows it",
+            capability.0,
+            capability.1,
+            ARCHS
+                .iter()
+                .map(u32::to_string)
+                .collect::<Vec<_>>()
+                .join(", sm_")
         )
     })
+}
+
+/// Whether a GPU of capability `found` (90 for 9.0) runs what was built for `archs`, ascending: machine code of the same
+/// major version and no newer a minor one, or PTX, of the newest alone, which any GPU from there on compiles.
+fn runs(found: u32, archs: &[u32]) -> bool {
+    let by_machine_code = |&arch: &u32| arch / 10 == found / 10 && arch <= found;
+    archs.iter().any(by_machine_code) || archs.last().is_some_and(|&newest| newest <= found)
 }
 
 #[cfg(test)]
@@ -191,6 +235,21 @@ mod tests {
     #[test]
     fn virtual_gpus_need_no_kernels_in_the_program() {
         assert_eq!(obstacle("Virtual GPU 0", (9, 0), (13, 0)), None);
+    }
+
+    #[test]
+    fn a_gpu_between_the_architectures_of_the_build_runs_only_what_suits_it() {
+        let all = [75, 80, 86, 89, 90, 100, 120];
+        for found in [75, 80, 86, 87, 89, 90, 100, 103, 120, 121, 130] {
+            assert!(runs(found, &all), "{found}");
+        }
+        // 11.0 comes after 10.0, whose machine code it does not run, and before 12.0, whose PTX it does not compile.
+        for found in [50, 70, 72, 110] {
+            assert!(!runs(found, &all), "{found}");
+        }
+        assert!(!runs(80, &[90]) && runs(90, &[90]) && runs(120, &[90]));
+        assert!(!runs(80, &[86]) && runs(89, &[86]));
+        assert!(!runs(90, &[]));
     }
 
     #[test]

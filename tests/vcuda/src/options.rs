@@ -43,18 +43,26 @@ pub struct Options {
     pub peer_access: Option<bool>,
     /// Copies between devices report success and deliver wrong bytes \[no\].
     pub corrupt_peer: Option<bool>,
+    /// Copies between devices are done; otherwise refused, though access is granted \[yes\].
+    pub peer_copies: Option<bool>,
     /// Copies from device memory to device memory may be captured in a graph \[yes\].
     pub capture_copies: Option<bool>,
     /// This launch, counted from 1 since the last option was set, never ends \[0: none\].
     pub hang_at: Option<u64>,
-    /// This launch fails \[0: none\].
+    /// This launch fails, and its context with it \[0: none\].
     pub fail_at: Option<u64>,
+    /// This launch is refused at the call; nothing else happens \[0: none\].
+    pub refuse_at: Option<u64>,
+    /// Graphs may be launched; otherwise that is refused, after a capture that went well \[yes\].
+    pub launch_graphs: Option<bool>,
     /// \[eager\]
     pub streams: Option<Streams>,
     /// \[ascending\]
     pub fibres: Option<Fibres>,
     /// \[deferred\]
     pub async_copies: Option<AsyncCopies>,
+    /// The error with which the driver does not start \[0: it does\].
+    pub start_error: Option<u32>,
     /// As `cuDriverGetVersion` gives it \[13000\]; below 12000, modules do not load.
     pub driver_version: Option<u32>,
     /// 10 · major + minor \[90\]; below 75, modules do not load.
@@ -74,12 +82,16 @@ impl Options {
             ("addresses", self.addresses.map(|n| n.to_string())),
             ("peer_access", switch(self.peer_access)),
             ("corrupt_peer", switch(self.corrupt_peer)),
+            ("peer_copies", switch(self.peer_copies)),
             ("capture_copies", switch(self.capture_copies)),
             ("hang_at", self.hang_at.map(|n| n.to_string())),
             ("fail_at", self.fail_at.map(|n| n.to_string())),
+            ("refuse_at", self.refuse_at.map(|n| n.to_string())),
+            ("launch_graphs", switch(self.launch_graphs)),
             ("streams", self.streams.map(Streams::text)),
             ("fibres", self.fibres.map(Fibres::text)),
             ("async_copies", self.async_copies.map(AsyncCopies::text)),
+            ("start_error", number(self.start_error)),
             ("driver_version", number(self.driver_version)),
             ("capability", number(self.capability)),
             ("multiprocessors", number(self.multiprocessors)),

@@ -15,7 +15,7 @@ namespace {
 
 // Inside the address range that ThreadSanitizer and AddressSanitizer both leave to the program.
 constexpr DevicePtr base = 0x7e9000000000, span = uint64_t(32) << 30;
-constexpr uint64_t page = 4096, alignment = 16, accounting_unit = 512;
+constexpr uint64_t page = 4096, alignment = 16;
 constexpr uint32_t poison_word = 0x7fff7fff;  // a NaN as f32, f16 and bf16
 
 struct Range {
@@ -31,6 +31,12 @@ Context* viewer;  // whom the protection suits; null when unknown
 DevicePtr end_of(int device) { return base + span * uint64_t(device) + std::min(span, options.addresses); }
 
 uint64_t round_up(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+/// What an allocation takes of a device's memory: large ones come in whole blocks of 2 MiB, as from the real driver.
+uint64_t taken(uint64_t bytes) {
+    constexpr uint64_t unit = 512, large = uint64_t(1) << 20, block = uint64_t(2) << 20;
+    return round_up(bytes, bytes >= large ? block : unit);
+}
 
 void protect(const Allocation& a, bool open) {
     mprotect(reinterpret_cast<void*>(a.pages), a.page_bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
@@ -102,7 +108,7 @@ void check_margin(const Allocation& a) {
 }
 
 void count_allocation(const Allocation& a) {
-    ranges[a.context->device].used += round_up(a.bytes, accounting_unit);
+    ranges[a.context->device].used += taken(a.bytes);
     counters.allocations++;
     counters.live_allocations++;
     counters.live_bytes += a.bytes;
@@ -116,7 +122,7 @@ void unmap(std::map<DevicePtr, Allocation>::iterator it) {
     mark_margins(a, false);
     madvise(reinterpret_cast<void*>(a.pages), a.page_bytes, MADV_DONTNEED);
     protect(a, false);
-    ranges[a.context->device].used -= round_up(a.bytes, accounting_unit);
+    ranges[a.context->device].used -= taken(a.bytes);
     counters.live_allocations--;
     counters.live_bytes -= a.bytes;
     give_back_addresses(a.context->device, a.pages, a.page_bytes + page);
@@ -143,7 +149,7 @@ Result reserve_address_space() {
 Result allocate(DevicePtr* pointer, uint64_t bytes, Pool* pool) {
     Context* context = current_context;
     int device = pool ? pool->device : context->device;
-    if (ranges[device].used + round_up(bytes, accounting_unit) > options.memory) return OUT_OF_MEMORY;
+    if (ranges[device].used + taken(bytes) > options.memory) return OUT_OF_MEMORY;
     Allocation a{};
     uint64_t padded = round_up(bytes, alignment);
     a.page_bytes = round_up(padded, page);

@@ -98,6 +98,7 @@ Result submit_copy(Copy copy, Stream* stream) {
     bool capturing = stream->capture != nullptr;
     bool on_devices = copy.to.is_device() && copy.from.is_device();
     if (capturing && on_devices && !options.capture_copies) return refuse_in_capture(stream);
+    if (!options.peer_copies && between_devices(copy)) return NOT_SUPPORTED;
     std::shared_ptr<std::vector<char>> staging;
     if (!copy.from.is_device() && !capturing && !is_pinned(copy.from.host)) staging = stage(copy);
     Work work;

@@ -67,6 +67,7 @@ int attribute(int id, int device) {
 API Result cuInit(unsigned flags) {
     Entry entry;
     if (flags) return INVALID_VALUE;
+    if (options.start_error) return Result(options.start_error);
     if (!options.devices) return NO_DEVICE;
     if (initialised) return SUCCESS;
     if (Result failed = reserve_address_space()) return failed;

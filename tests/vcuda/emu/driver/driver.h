@@ -41,13 +41,14 @@ enum class StreamOrder { eager, lazy, random };
 struct Options {
     int devices = 2;
     uint64_t memory = uint64_t(16) << 30, addresses = uint64_t(32) << 30;
-    bool peer_access = true, corrupt_peer = false, capture_copies = true;
-    uint64_t hang_at = 0, fail_at = 0;  // the launch that does, counted from 1; 0 is none
+    bool peer_access = true, corrupt_peer = false, peer_copies = true, capture_copies = true, launch_graphs = true;
+    uint64_t hang_at = 0, fail_at = 0, refuse_at = 0;  // the launch that does, counted from 1; 0 is none
     StreamOrder streams = StreamOrder::eager;
+    int start_error = 0;  // what cuInit gives
     int driver_version = 13000, capability = 90, multiprocessors = 132;
 };
 extern Options options;
-extern uint64_t launches_since_options;  // what hang_at and fail_at count
+extern uint64_t launches_since_options;  // what hang_at, fail_at and refuse_at count
 
 /// Read by tests through vcuda_counters; the layout is repeated in src/lib.rs.
 struct Counters {

@@ -197,6 +197,8 @@ API Result cuGraphLaunch(void* executable, void* handle) {
     auto found = executables.find(executable);
     if (found == executables.end()) return INVALID_VALUE;
     if (Result refused = refuse_in_capture(stream)) return refused;
+    // A graph's own memory is taken at its first launch.
+    if (!options.launch_graphs) return OUT_OF_MEMORY;
     Work work;
     work.run = [graph = found->second] {
         counters.graph_launches++;

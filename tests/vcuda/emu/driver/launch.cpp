@@ -96,6 +96,7 @@ Result launch_kernel(Function* function, dim3 grid, dim3 block, size_t shared, v
         return refuse(kernel, INVALID_VALUE, "an argument cannot be read: are there as many as the kernel takes?");
     remark_on_pointers(kernel, *arguments);
     uint64_t number = ++launches_since_options;
+    if (number == options.refuse_at) return refuse(kernel, LAUNCH_OUT_OF_RESOURCES, "refused by option refuse_at");
     Work work;
     work.hangs = number == options.hang_at;
     work.run = [=, fails = number == options.fail_at] { return run_kernel(context, launch, *arguments, fails); };

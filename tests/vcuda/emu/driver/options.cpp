@@ -21,7 +21,8 @@ std::mt19937_64 generator;
 
 constexpr const char* names[] = {"devices", "memory",  "addresses", "peer_access",  "corrupt_peer",   "hang_at",
                                  "fail_at", "streams", "fibres",    "async_copies", "driver_version", "capability",
-                                 "multiprocessors", "capture_copies"};
+                                 "multiprocessors", "capture_copies", "peer_copies", "refuse_at", "launch_graphs",
+                                 "start_error"};
 
 /// "random:7" gives 7; without a number, 1.
 uint64_t seed_in(const std::string& value) {
@@ -65,9 +66,13 @@ bool set(const std::string& name, const std::string& value) {
     else if (name == "addresses") options.addresses = number;
     else if (name == "peer_access") options.peer_access = number != 0;
     else if (name == "corrupt_peer") options.corrupt_peer = number != 0;
+    else if (name == "peer_copies") options.peer_copies = number != 0;
     else if (name == "capture_copies") options.capture_copies = number != 0;
+    else if (name == "launch_graphs") options.launch_graphs = number != 0;
     else if (name == "hang_at") options.hang_at = number;
     else if (name == "fail_at") options.fail_at = number;
+    else if (name == "refuse_at") options.refuse_at = number;
+    else if (name == "start_error") options.start_error = int(number);
     else if (name == "driver_version") options.driver_version = int(number);
     else if (name == "capability") options.capability = int(number);
     else if (name == "multiprocessors") options.multiprocessors = int(number);
