@@ -1,7 +1,7 @@
 //! What a driver refuses, and what goes wrong on request.
 
 use crate::{Gpu, session};
-use cudarc::driver::sys::CUresult::*;
+use cudarc::driver::sys::{CUfunction_attribute_enum, CUresult::*};
 use cudarc::driver::{CudaContext, CudaSlice, DriverError, result};
 use cudarc::nvrtc::Ptx;
 use vcuda::Options;
@@ -140,4 +140,29 @@ fn a_hanging_launch_ends_when_the_option_is_lifted() {
         waiting.join().unwrap().unwrap();
     });
     assert_eq!(gpu.stream.clone_dtoh(&y).unwrap(), [1.0; 10]);
+}
+
+#[test]
+fn as_many_blocks_fit_a_multiprocessor_as_threads_and_allowed_shared_memory_permit() {
+    let Some(_session) = session(Options::default()) else {
+        return;
+    };
+    let kernel = Gpu::new(0).kernel("vcuda_axpy");
+    let fit = |threads, shared| {
+        kernel
+            .occupancy_max_active_blocks_per_multiprocessor(threads, shared, None)
+            .unwrap()
+    };
+    // 64 registers a thread; the kernel is for no more than 256 threads.
+    assert_eq!(
+        [32, 128, 256, 512].map(|threads| fit(threads, 0)),
+        [32, 8, 4, 0]
+    );
+    assert_eq!([30, 60].map(|kib| fit(128, kib << 10)), [7, 0]);
+    let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    kernel.set_attribute(most, 227 << 10).unwrap();
+    assert_eq!(
+        [30, 60, 113, 227].map(|kib| fit(128, kib << 10)),
+        [7, 3, 2, 1]
+    );
 }

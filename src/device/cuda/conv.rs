@@ -3,6 +3,7 @@
 use super::buffer::Element;
 use super::conv_sums::WeightProduct;
 use super::geometry::{Pointer, activation_code, argument_types, int};
+use super::memory::Home;
 use super::module::{Grid, Kernel, Kernels, arguments};
 use super::{Buffer, CudaDevice};
 use crate::device::{Activated, ConvGradients};
@@ -60,7 +61,7 @@ impl ConvShape {
 
 /// Which of a kernel's variants serves: the width of its tiles, and whether maps are gathered by fours.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Variant {
+pub(super) enum Variant {
     Packed64,
     Packed48,
     Packed32,
@@ -69,8 +70,16 @@ enum Variant {
 }
 
 impl Variant {
+    const ALL: [Variant; 5] = [
+        Variant::Packed64,
+        Variant::Packed48,
+        Variant::Packed32,
+        Variant::Single48,
+        Variant::Single32,
+    ];
+
     /// For `columns` of outputs and a number of `gathered` maps: the widest tile that wastes least.
-    fn choose(columns: usize, gathered: usize) -> Self {
+    pub(super) fn choose(columns: usize, gathered: usize) -> Self {
         let wasted = |tile: usize| columns.next_multiple_of(tile) - columns;
         if !gathered.is_multiple_of(4) {
             if wasted(32) < wasted(48) {
@@ -98,6 +107,18 @@ impl Variant {
     /// Tiles of a matrix.
     fn tiles(self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(TILE_ROWS) * columns.div_ceil(self.tile_columns())
+    }
+
+    /// The gradient of the weights, where so many blocks fit a multiprocessor.
+    pub(super) fn weight_product(self, op: &Conv, resident: usize) -> WeightProduct {
+        let rows = op.depth();
+        WeightProduct {
+            tiles: self.tiles(rows, op.output.maps),
+            rows_left: rows.next_multiple_of(TILE_ROWS) - rows,
+            depth: TILE_DEPTH,
+            resident,
+            input: op.input,
+        }
     }
 
     fn forward(self, kernels: &Kernels) -> &Kernel {
@@ -129,6 +150,15 @@ impl Variant {
             Variant::Single32 => &kernels.conv_backward_weights_32,
         }
     }
+}
+
+/// Asks how many blocks fit of the kernels whose sums are cut into parts.
+pub(super) fn ask_resident(home: &Home, kernels: &Kernels) -> Result<()> {
+    for variant in Variant::ALL {
+        let kernel = variant.backward_weights(kernels);
+        kernel.ask_resident(home, THREADS, 0)?;
+    }
+    Ok(())
 }
 
 impl CudaDevice {
@@ -212,13 +242,8 @@ impl CudaDevice {
         }
         self.expect_f32(&[x, dy])?;
         let variant = Variant::choose(op.output.maps, op.input.maps);
-        let product = WeightProduct {
-            tiles: variant.tiles(op.depth(), op.output.maps),
-            rows_left: op.depth().next_multiple_of(TILE_ROWS) - op.depth(),
-            depth: TILE_DEPTH,
-            resident: 4,
-            input: op.input,
-        };
+        let resident = variant.backward_weights(&self.kernels).resident();
+        let product = variant.weight_product(op, resident);
         self.launch_conv_sums(op, images, [x, dy], to, product, |device| {
             Ok((variant.backward_weights(&device.kernels), THREADS, 0))
         })

@@ -18,16 +18,17 @@ pub(super) struct WeightProduct {
     pub rows_left: usize,
     /// Pixels that a block takes at a time.
     pub depth: usize,
-    /// Blocks on a multiprocessor.
+    /// Blocks that fit a multiprocessor at once.
     pub resident: usize,
     /// The input as the kernel reads it; where that is not the convolution's, a padded copy.
     pub input: Shape,
 }
 
 impl WeightProduct {
-    /// Into how many parts to cut a sum over `pixels` so that the tiles occupy a GPU, and the pixels of a part.
+    /// Into how many parts to cut a sum over `pixels` so that the tiles occupy a GPU, and the pixels of a part. The parts
+    /// of all tiles fit at once where the tiles do: blocks left over would take as long again as all the others.
     fn split(&self, pixels: usize, multiprocessors: usize) -> (usize, usize) {
-        let most = (self.resident * multiprocessors).div_ceil(self.tiles.max(1));
+        let most = (self.resident * multiprocessors / self.tiles.max(1)).max(1);
         // A part of fewer pixels is mostly overhead.
         let parts = (pixels / (16 * self.depth)).clamp(1, most);
         let share = pixels.div_ceil(parts).next_multiple_of(self.depth);
@@ -152,5 +153,75 @@ impl CudaDevice {
             to,
             elements,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conv::Variant;
+    use super::super::tensor_tile::{Number, Tile};
+    use super::*;
+    use crate::network::op::Window;
+
+    /// AlexNet's, of one column of two.
+    fn the_five_layers() -> [Conv; 5] {
+        let layer = |side, maps, parts, outputs, [size, stride, pad]: [usize; 3]| {
+            let (input, window) = (Shape::new(maps, side, side), Window::new(size, stride, pad));
+            Conv {
+                input,
+                parts,
+                output: window.output(input, outputs),
+                window,
+                activation: None,
+            }
+        };
+        [
+            layer(224, 3, 1, 48, [11, 4, 0]),
+            layer(27, 48, 1, 128, [5, 1, 2]),
+            layer(13, 128, 2, 192, [3, 1, 1]),
+            layer(13, 192, 1, 192, [3, 1, 1]),
+            layer(13, 192, 1, 128, [3, 1, 1]),
+        ]
+    }
+
+    fn products(op: &Conv, resident: usize) -> Vec<WeightProduct> {
+        let tensor = [Number::Bf16, Number::F16, Number::Tf32]
+            .map(|number| Tile::choose_for(number, op).weight_product(number, op, resident));
+        let plain = Variant::choose(op.output.maps, op.input.maps).weight_product(op, resident);
+        tensor.into_iter().chain([plain]).collect()
+    }
+
+    #[test]
+    fn alexnets_sums_fit_a_gpu_at_once_and_leave_less_than_half_of_it_idle() {
+        let (layers, images) = (the_five_layers(), 128);
+        for (multiprocessors, resident) in [108, 132, 142]
+            .into_iter()
+            .flat_map(|m| (1..5).map(move |r| (m, r)))
+        {
+            for (op, product) in layers
+                .iter()
+                .flat_map(|op| products(op, resident).into_iter().map(move |p| (op, p)))
+            {
+                let pixels = images * op.output.pixels();
+                let (parts, share) = product.split(pixels, multiprocessors);
+                let (blocks, slots) = (product.tiles * parts, resident * multiprocessors);
+                let case = format!("{blocks} blocks of {} tiles, {slots} fit", product.tiles);
+                assert!(product.tiles <= slots, "{case}");
+                assert!(blocks <= slots && 2 * blocks > slots, "{case}");
+                assert!(
+                    parts * share >= pixels && (parts - 1) * share < pixels,
+                    "{case}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn more_tiles_than_fit_at_once_are_summed_in_one_part() {
+        let mut product = products(&the_five_layers()[3], 1).remove(0);
+        product.tiles = 200;
+        assert_eq!(product.split(10_000, 132), (1, 10_016));
+        product.tiles = 0;
+        assert_eq!(product.split(0, 132), (1, 32));
     }
 }

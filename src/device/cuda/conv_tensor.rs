@@ -2,11 +2,10 @@
 
 use super::buffer::Element;
 use super::conv::ConvShape;
-use super::conv_sums::WeightProduct;
 use super::geometry::{Pointer, activation_code, int};
 use super::module::{Grid, Kernel, arguments};
 use super::pad::padded_op;
-use super::tensor_tile::{Number, Product, TILE_ROWS, Tile};
+use super::tensor_tile::{Number, Product, Tile};
 use super::{Buffer, CudaDevice};
 use crate::device::{Activated, ConvGradients};
 use crate::error::{Result, device};
@@ -107,14 +106,8 @@ impl CudaDevice {
         to: ConvGradients<'_, Buffer>,
     ) -> Result<()> {
         let tile = Tile::choose_for(number, op);
-        let rows = tile.depth(op);
-        let product = WeightProduct {
-            tiles: tile.tiles(rows, op.output.maps),
-            rows_left: rows.next_multiple_of(TILE_ROWS) - rows,
-            depth: number.depth(),
-            resident: tile.resident(),
-            input: tile.input(op),
-        };
+        let (kernel, ..) = self.tensor_kernel(Product::BackwardWeights, number, tile)?;
+        let product = tile.weight_product(number, op, kernel.resident());
         self.launch_conv_sums(op, images, [x, dy], to, product, |device| {
             device.tensor_kernel(Product::BackwardWeights, number, tile)
         })

@@ -8,12 +8,15 @@ use super::report;
 use crate::error::{Result, device};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::{CudaStream, sys};
+use std::cell::Cell;
 use std::ffi::{CString, c_void};
 
 /// One kernel on one GPU.
 pub struct Kernel {
     name: &'static str,
     function: sys::CUfunction,
+    /// See [`resident`](Kernel::resident).
+    resident: Cell<usize>,
 }
 
 // SAFETY: a handle; the driver allows its use from any thread.
@@ -66,6 +69,25 @@ impl Kernel {
             &format!("asking for shared memory for kernel {}", self.name),
             set,
         )
+    }
+
+    /// Asks the driver how many blocks of so many threads, each with so many bytes of dynamic shared memory, fit a
+    /// multiprocessor at once: what its registers, threads and shared memory allow.
+    pub fn ask_resident(&self, home: &Home, threads: u32, dynamic_shared: usize) -> Result<()> {
+        use result::occupancy::max_active_block_per_multiprocessor as fit;
+        home.bind()?;
+        // SAFETY: the function belongs to the context just bound.
+        let blocks = unsafe { fit(self.function, threads as i32, dynamic_shared) };
+        let what = format!("asking how many blocks of kernel {} fit", self.name);
+        let blocks = home.check(&what, blocks)?;
+        self.resident.set(blocks.max(1) as usize);
+        Ok(())
+    }
+
+    /// Blocks that fit a multiprocessor at once, as the driver said when the kernel was loaded; 1 if it was not asked. It
+    /// says the same in every run on the same GPU: the order of sums depends on it.
+    pub fn resident(&self) -> usize {
+        self.resident.get()
     }
 
     /// Launches this kernel on `stream`, with so many bytes of dynamic shared memory; an empty grid is nothing to do.
@@ -162,7 +184,9 @@ macro_rules! kernels {
                     $($kernel = find(home, module, stringify!($kernel))?;)*
                 })+
                 let tensor = if tensor_cores { Some(TensorKernels::load(home)?) } else { None };
-                Ok(Kernels { $($($typed,)* $($kernel,)*)+ tensor })
+                let kernels = Kernels { $($($typed,)* $($kernel,)*)+ tensor };
+                super::conv::ask_resident(home, &kernels)?;
+                Ok(kernels)
             }
         }
     };
@@ -278,7 +302,12 @@ fn find(home: &Home, module: sys::CUmodule, name: &'static str) -> Result<Kernel
     let function: Result<_, DriverError> = unsafe { result::module::get_function(module, symbol) };
     let function =
         function.map_err(|error| home.error(&format!("finding kernel {name}"), error))?;
-    Ok(Kernel { name, function })
+    let resident = Cell::new(1);
+    Ok(Kernel {
+        name,
+        function,
+        resident,
+    })
 }
 
 /// Type-checks that addresses are what pointers are to kernels.

@@ -1,12 +1,13 @@
 //! The tiles of products on tensor cores, and their choice; `kernels/tensor_tile.cuh`.
 
+use super::conv_sums::WeightProduct;
 use super::memory::Home;
 use super::module::{Kernel, TENSOR_TILES, TensorConv, TensorKernels};
 use crate::error::Result;
 use crate::network::op::{Conv, Shape};
 
 /// Rows of a block's tile and stages of its pipeline, as in `kernels/tensor_tile.cuh`.
-pub(super) const TILE_ROWS: usize = 128;
+const TILE_ROWS: usize = 128;
 const STAGES: usize = 3;
 
 /// What the operands of a product are rounded to.
@@ -77,15 +78,6 @@ impl Tile {
         if self == Tile::Packed128 { 256 } else { 128 }
     }
 
-    /// Blocks that fit a multiprocessor, as far as registers decide (see the kernels' launch bounds).
-    pub fn resident(self) -> usize {
-        match self {
-            Tile::Packed128 | Tile::Single48 => 2,
-            Tile::Packed96 | Tile::Packed64 | Tile::Strip48 => 3,
-            Tile::Packed48 => 4,
-        }
-    }
-
     /// For `columns` outputs, where `maps` and `columns` are both copied in chunks: the widest that wastes least.
     pub fn choose(number: Number, columns: usize, maps: usize) -> Self {
         let chunk = number.chunk();
@@ -133,6 +125,23 @@ impl Tile {
     pub fn tiles(self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(TILE_ROWS) * columns.div_ceil(self.columns())
     }
+
+    /// The gradient of the weights, where so many blocks fit a multiprocessor.
+    pub(super) fn weight_product(
+        self,
+        number: Number,
+        op: &Conv,
+        resident: usize,
+    ) -> WeightProduct {
+        let rows = self.depth(op);
+        WeightProduct {
+            tiles: self.tiles(rows, op.output.maps),
+            rows_left: rows.next_multiple_of(TILE_ROWS) - rows,
+            depth: number.depth(),
+            resident,
+            input: self.input(op),
+        }
+    }
 }
 
 /// Which product of a convolution.
@@ -177,7 +186,7 @@ impl Product {
     }
 }
 
-/// Lets every kernel have the shared memory it needs.
+/// Lets every kernel have the shared memory it needs, and asks how many blocks fit of those whose sums are cut into parts.
 pub fn allow_shared(home: &Home, kernels: &TensorKernels) -> Result<()> {
     for number in [Number::Bf16, Number::F16, Number::Tf32] {
         for product in Product::ALL {
@@ -185,7 +194,11 @@ pub fn allow_shared(home: &Home, kernels: &TensorKernels) -> Result<()> {
                 |tile: &Tile| product == Product::BackwardData && *tile == Tile::Strip48;
             for tile in Tile::ALL.into_iter().filter(|tile| !no_strips(tile)) {
                 let kernel = product.kernel(number.kernels(kernels), tile);
-                kernel.allow_shared(home, product.shared(number, tile))?;
+                let shared = product.shared(number, tile);
+                kernel.allow_shared(home, shared)?;
+                if product == Product::BackwardWeights {
+                    kernel.ask_resident(home, tile.threads(), shared)?;
+                }
             }
         }
     }
@@ -251,8 +264,8 @@ mod tests {
         for number in [Number::Bf16, Number::F16, Number::Tf32] {
             for product in Product::ALL {
                 for tile in Tile::ALL {
-                    // Beside the table of patches, and what the system keeps of each block: 1 KiB.
-                    let block = product.shared(number, tile) + 1536 + 1024;
+                    // Beside the table of patches or windows, and what the system keeps of each block: 1 KiB.
+                    let block = product.shared(number, tile) + 2048 + 1024;
                     assert!(2 * block <= 164 << 10, "{product:?} {number:?} {tile:?}");
                     assert!(block <= 99 << 10, "{product:?} {number:?} {tile:?}");
                 }

@@ -35,6 +35,7 @@ int blocks_per_multiprocessor(const Function& function, int block_size, size_t d
     constexpr size_t registers = 64 << 10, registers_per_thread = 64, threads = 2048, blocks = 32;
     constexpr size_t shared = 228 << 10, reserved = 1 << 10;
     if (block_size < 1 || block_size > max_block_size(function)) return 0;
+    if (dynamic_shared > function.max_dynamic_shared) return 0;
     size_t size = (size_t(block_size) + 31) / 32 * 32;
     return int(std::min({blocks, threads / size, registers / (registers_per_thread * size),
                          shared / (dynamic_shared + reserved)}));
