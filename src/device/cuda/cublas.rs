@@ -100,13 +100,14 @@ impl Cublas {
     /// Chooses how products of f32 are computed, and that sums of 16-bit operands are f32 to the end.
     pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
         use sys::cublasMath_t::{
+            CUBLAS_DEFAULT_MATH as AS_ASKED,
             CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION as F32_SUMS,
-            CUBLAS_PEDANTIC_MATH as PEDANTIC,
         };
         self.precision = precision;
-        // In f32 no TF32, whatever the library's default: f32 means f32.
+        // The default has no fewer bits than the operands: f32 stays f32, and TF32 is where it is asked for by product.
+        // The pedantic mode would choose from fewer kernels; `verify` tells whether it were needed.
         let mode = match precision {
-            Precision::F32 => PEDANTIC,
+            Precision::F32 => AS_ASKED,
             _ => F32_SUMS,
         };
         self.home.bind()?;
@@ -136,9 +137,10 @@ impl Cublas {
             false => sys::cublasOperation_t::CUBLAS_OP_N,
         };
         let compute = match self.precision {
-            Precision::F32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_PEDANTIC,
             Precision::Tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
-            Precision::Bf16 | Precision::F16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            Precision::F32 | Precision::Bf16 | Precision::F16 => {
+                sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
+            }
         };
         let (alpha, beta): (*const f32, *const f32) = (&alpha, &beta);
         // cuBLAS counts by columns: there a row-major matrix is its transpose, and C' = B' · A'.
