@@ -79,9 +79,9 @@ __device__ __forceinline__ void strip_forward(const E* x, const E* weights, cons
     StripForward<T> source{shape, strips, x, weights, patches, block.column};
     source.at.start(StripForward<T>::S::column(0), 1, strips.filled);
     accumulate_stages<S>(source, (shape.size * strips.filled + T::BK - 1) / T::BK, memory, sums);
+    add_bias<T>(sums, bias, block.column, shape.outputs, activation);
     write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
-                  shape.outputs, sums,
-                  [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
+                  shape.outputs, sums, [](float sum, float) { return sum; });
 }
 
 template <class T>
@@ -132,7 +132,7 @@ __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, 
     to += static_cast<size_t>(blockIdx.y) * (depth + with_bias) * shape.outputs;
     const auto place_of = [&](int row) { return with_bias != 0 && row == after ? depth : strips.row(row, shape.size); };
     write_sums<T>(to, block.row, place_of, block.column, shape.outputs, sums,
-                  [](int, float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
+                  [](float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
 // The peer's part and its weights are not read: a layer of few maps reads the image.
