@@ -194,8 +194,11 @@ struct Share {
     // Number of pack i; beyond COUNT there is none.
     __device__ static __forceinline__ int number(int i) { return static_cast<int>(threadIdx.x) + i * T::THREADS; }
     __device__ static __forceinline__ bool exists(int i) { return COUNT % T::THREADS == 0 || number(i) < COUNT; }
-    __device__ static __forceinline__ int row(int i) { return number(i) / ACROSS; }
-    __device__ static __forceinline__ int column(int i) { return number(i) % ACROSS * Pack; }
+    // Told from pack 0 where that is possible: what differs then is known to the compiler.
+    __device__ static __forceinline__ int row(int i) {
+        return EVEN ? number(0) / ACROSS + i * (T::THREADS / ACROSS) : number(i) / ACROSS;
+    }
+    __device__ static __forceinline__ int column(int i) { return number(EVEN ? 0 : i) % ACROSS * Pack; }
 };
 
 // Starts the copies of a BK x BN tile of a row-major matrix of `columns` columns, rows along K.
@@ -207,7 +210,7 @@ __device__ __forceinline__ void copy_rows(typename T::Element* to, const typenam
     for (int i = 0; i < S::PACKS; ++i) {
         if (!S::exists(i)) continue;
         const int row = first_row + S::row(i), column = first_column + S::column(i);
-        copy_pack<Pack>(to + S::row(i) * T::ROW_N + S::column(i), matrix + row * columns + column,
+        copy_pack<Pack>(to + S::row(i) * T::ROW_N + S::column(i), matrix + (row * columns + column),
                         row < rows && column < columns);
     }
 }
