@@ -68,9 +68,9 @@ __device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, cons
     TensorForward<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, block.column};
     const int depth = shape.size * shape.size * shape.maps;
     accumulate_stages<S>(source, parts * ((depth + T::BK - 1) / T::BK), memory, sums);
+    add_bias<T>(sums, bias, block.column, shape.outputs, activation);
     write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
-                  shape.outputs, sums,
-                  [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
+                  shape.outputs, sums, [](float sum, float) { return sum; });
 }
 
 // ---- gradient of the input --------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ __device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weigh
     const int depth = shape.size * shape.size * shape.outputs;
     accumulate_stages<S>(source, (depth + T::BK - 1) / T::BK, memory, sums);
     write_sums<T>(dx, block.row, Straight{shape.images * shape.height * shape.width}, block.column, shape.maps, sums,
-                  [&](int, float sum, float y) { return sum * activation_slope(activated, y); }, y);
+                  [&](float sum, float y) { return sum * activation_slope(activated, y); }, y);
 }
 
 // ---- gradient of the weights ------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy,
     accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
     to += static_cast<size_t>(blockIdx.y) * rows * shape.outputs;
     write_sums<T>(to, block.row, Straight{rows}, block.column, shape.outputs, sums,
-                  [](int, float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
+                  [](float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
 // ---- kernels ----------------------------------------------------------------------------------------------------

@@ -33,6 +33,26 @@ __device__ __forceinline__ float activate(int activation, float value) {
     return value;
 }
 
+// Does `change(value)` for every number of an array of any rank.
+template <class Change>
+__device__ __forceinline__ void for_each_number(float& value, Change change) {
+    change(value);
+}
+template <class Row, int Rows, class Change>
+__device__ __forceinline__ void for_each_number(Row (&values)[Rows], Change change) {
+#pragma unroll
+    for (int i = 0; i < Rows; ++i) for_each_number(values[i], change);
+}
+
+// Activates a thread's sums. The activation is asked for once, not by every one of them.
+template <class Sums>
+__device__ __forceinline__ void activate_all(Sums& sums, int activation) {
+    if (activation == ACTIVATION_RELU)
+        for_each_number(sums, [](float& sum) { sum = activate(ACTIVATION_RELU, sum); });
+    else if (activation == ACTIVATION_TANH)
+        for_each_number(sums, [](float& sum) { sum = activate(ACTIVATION_TANH, sum); });
+}
+
 // The derivative, told from the activation's output `y`.
 __device__ __forceinline__ float activation_slope(int activation, float y) {
     if (activation == ACTIVATION_RELU) return y > 0.0f ? 1.0f : 0.0f;

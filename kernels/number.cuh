@@ -26,5 +26,28 @@ struct __align__(sizeof(T) * Count) Neighbours {
     T v[Count];
 };
 
+// `Count` neighbours of which `left` exist, zeros in place of the others. All or none of them are there where they are
+// `Whole`, and aligned: then they are read at once.
+template <int Count, bool Whole, class T>
+__device__ __forceinline__ Neighbours<T, Count> load_neighbours(const T* from, int left) {
+    if (Whole && left > 0) return *reinterpret_cast<const Neighbours<T, Count>*>(from);
+    Neighbours<T, Count> all;
+#pragma unroll
+    for (int i = 0; i < Count; ++i) all.v[i] = !Whole && i < left ? from[i] : narrow<T>(0.0f);
+    return all;
+}
+
+// Writes as many of them as there is room `left` for.
+template <bool Whole, class T, int Count>
+__device__ __forceinline__ void store_neighbours(T* to, int left, const Neighbours<T, Count>& all) {
+    if constexpr (Whole) {
+        if (left > 0) *reinterpret_cast<Neighbours<T, Count>*>(to) = all;
+    } else {
+#pragma unroll
+        for (int i = 0; i < Count; ++i)
+            if (i < left) to[i] = all.v[i];
+    }
+}
+
 // Makes the kernels of every type; KERNEL(suffix of their names, type).
 #define FOR_EACH_TYPE(KERNEL) KERNEL(, float) KERNEL(_bf16, __nv_bfloat16) KERNEL(_f16, __half)

@@ -194,8 +194,11 @@ struct Share {
     // Number of pack i; beyond COUNT there is none.
     __device__ static __forceinline__ int number(int i) { return static_cast<int>(threadIdx.x) + i * T::THREADS; }
     __device__ static __forceinline__ bool exists(int i) { return COUNT % T::THREADS == 0 || number(i) < COUNT; }
-    __device__ static __forceinline__ int row(int i) { return number(i) / ACROSS; }
-    __device__ static __forceinline__ int column(int i) { return number(i) % ACROSS * Pack; }
+    // Told from pack 0 where that is possible: what differs then is known to the compiler.
+    __device__ static __forceinline__ int row(int i) {
+        return EVEN ? number(0) / ACROSS + i * (T::THREADS / ACROSS) : number(i) / ACROSS;
+    }
+    __device__ static __forceinline__ int column(int i) { return number(EVEN ? 0 : i) % ACROSS * Pack; }
 };
 
 // Starts the copies of a BK x BN tile of a row-major matrix of `columns` columns, rows along K.
@@ -207,7 +210,7 @@ __device__ __forceinline__ void copy_rows(typename T::Element* to, const typenam
     for (int i = 0; i < S::PACKS; ++i) {
         if (!S::exists(i)) continue;
         const int row = first_row + S::row(i), column = first_column + S::column(i);
-        copy_pack<Pack>(to + S::row(i) * T::ROW_N + S::column(i), matrix + row * columns + column,
+        copy_pack<Pack>(to + S::row(i) * T::ROW_N + S::column(i), matrix + (row * columns + column),
                         row < rows && column < columns);
     }
 }
@@ -218,37 +221,69 @@ struct Straight {
     __device__ __forceinline__ int operator()(int row) const { return row < rows ? row : -1; }
 };
 
-// Writes a thread's sums to the row-major matrix `to` of `columns` columns, as `finish(column, sum, beside)` gives them;
-// `beside` is what stands in that matrix, of the same sizes, in the same place; 0 where it is null. `place_of(row)` is the
-// matrix's row of a row of the product, negative if there is none.
-template <class T, class E, class PlaceOf, class Finish>
-__device__ __forceinline__ void write_sums(E* to, int first_row, PlaceOf place_of, int first_column, int columns,
-                                           const float (&sums)[T::FM][T::FN][4], Finish finish,
-                                           const E* beside = nullptr) {
+// First column of this thread's pairs of sums, which stand 8 apart.
+template <class T>
+__device__ __forceinline__ int first_pair(int first_column) {
+    return first_column + T::warp_column() + static_cast<int>(threadIdx.x) % 4 * 2;
+}
+
+// Adds its column's bias to each of a thread's sums, and activates them.
+template <class T>
+__device__ __forceinline__ void add_bias(float (&sums)[T::FM][T::FN][4], const float* bias, int first_column,
+                                         int columns, int activation) {
+    const int column = first_pair<T>(first_column);
+    float of_column[T::FN][2];
+#pragma unroll
+    for (int j = 0; j < T::FN; ++j)
+#pragma unroll
+        for (int v = 0; v < 2; ++v) of_column[j][v] = column + j * 8 + v < columns ? bias[column + j * 8 + v] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < T::FM; ++i) {
+#pragma unroll
+        for (int j = 0; j < T::FN; ++j)
+#pragma unroll
+            for (int v = 0; v < 4; ++v) sums[i][j][v] += of_column[j][v % 2];
+        activate_all(sums[i], activation);
+    }
+}
+
+// As write_sums; pairs are `Whole` where `columns` is even. All that a row reads of `beside` is on its way before the
+// first of its sums is written, which the compiler could not bring about: `beside` may be `to`.
+template <class T, bool Whole, class E, class PlaceOf, class Finish>
+__device__ __forceinline__ void write_pairs(E* to, int first_row, PlaceOf place_of, int first_column, int columns,
+                                            const float (&sums)[T::FM][T::FN][4], Finish finish, const E* beside) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const bool whole = columns % 2 == 0;
+    const int column = first_pair<T>(first_column), left = columns - column;
+    const E* from = beside != nullptr ? beside : to;
+    const int to_read = beside != nullptr ? left : 0;
 #pragma unroll
     for (int i = 0; i < 2 * T::FM; ++i) {
         const int row = place_of(first_row + T::warp_row() + i * 8 + lane / 4);
         if (row < 0) continue;
+        const size_t at = static_cast<size_t>(row) * columns + column;
+        Neighbours<E, 2> old[T::FN];
+#pragma unroll
+        for (int j = 0; j < T::FN; ++j) old[j] = load_neighbours<2, Whole>(from + at + j * 8, to_read - j * 8);
 #pragma unroll
         for (int j = 0; j < T::FN; ++j) {
-            const int column = first_column + T::warp_column() + j * 8 + lane % 4 * 2;
-            const size_t at = static_cast<size_t>(row) * columns + column;
-            E* place = to + at;
             Neighbours<E, 2> results;
 #pragma unroll
             for (int v = 0; v < 2; ++v)
-                if (column + v < columns)
-                    results.v[v] = narrow<E>(finish(column + v, sums[i / 2][j][i % 2 * 2 + v],
-                                                    beside != nullptr ? widen(beside[at + v]) : 0.0f));
-            if (whole && column < columns) {
-                *reinterpret_cast<Neighbours<E, 2>*>(place) = results;
-            } else {
-#pragma unroll
-                for (int v = 0; v < 2; ++v)
-                    if (column + v < columns) place[v] = results.v[v];
-            }
+                results.v[v] = narrow<E>(finish(sums[i / 2][j][i % 2 * 2 + v], widen(old[j].v[v])));
+            store_neighbours<Whole>(to + at + j * 8, left - j * 8, results);
         }
     }
+}
+
+// Writes a thread's sums to the row-major matrix `to` of `columns` columns, as `finish(sum, beside)` gives them;
+// `beside` is what stands in that matrix, of the same sizes, in the same place; 0 where it is null. `place_of(row)` is
+// the matrix's row of a row of the product, negative if there is none.
+template <class T, class E, class PlaceOf, class Finish>
+__device__ __forceinline__ void write_sums(E* to, int first_row, PlaceOf place_of, int first_column, int columns,
+                                           const float (&sums)[T::FM][T::FN][4], Finish finish,
+                                           const E* beside = nullptr) {
+    if (columns % 2 == 0)
+        write_pairs<T, true>(to, first_row, place_of, first_column, columns, sums, finish, beside);
+    else
+        write_pairs<T, false>(to, first_row, place_of, first_column, columns, sums, finish, beside);
 }
