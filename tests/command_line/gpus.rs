@@ -430,7 +430,8 @@ fn a_gpu_that_fails_or_hangs_in_a_step_is_named_with_it() {
         let options = [("ALEXNET_MP_FAULT", text.as_str())];
         let more = [
             "--set",
-            "train.step_timeout=2",
+            // A step of the virtual GPUs takes seconds where other programs run beside it.
+            "train.step_timeout=8",
             "--batch",
             "4",
             "--check-exchange",
