@@ -95,7 +95,7 @@ impl Checkpoint {
     pub fn load(path: &Path) -> Result<Checkpoint> {
         let Contents { tensors, metadata } = read(path)?;
         let state = metadata.get("state").ok_or_else(|| {
-            checkpoint(format!("{}: holds weights but no training state; it cannot be resumed from (give it as --weights)", path.display()))
+            checkpoint(format!("{}: holds weights but no training state; a run cannot go on from it, `evaluate --weights`, `predict` and `export` can use it", path.display()))
         })?;
         let state = serde_json::from_str(state)
             .map_err(|e| checkpoint(format!("{}: damaged training state: {e}", path.display())))?;

@@ -120,6 +120,8 @@ impl Step {
         };
         gpu.conv_backward_weights(&self.conv, IMAGES, &x, &y1, gradients)
             .unwrap();
+        gpu.lrn_pool_forward(&self.lrn, &self.pool, IMAGES, &y1, &mut y2)
+            .unwrap();
         gpu.lrn_pool_backward(&self.lrn, &self.pool, IMAGES, &y1, &y2, &d2, &mut d1)
             .unwrap();
         gpu.synchronize().unwrap();

@@ -2,7 +2,7 @@
 
 use super::device_choice::DeviceFlags;
 use super::open::{check_classes, dataset};
-use super::train::{Prepared, TrainJob};
+use super::train::{Prepared, RunAt, TrainJob};
 use crate::checkpoint::replace;
 use crate::config::Config;
 use crate::error::{Error, Result, data, usage};
@@ -171,7 +171,7 @@ impl Compare {
             config,
             data: set,
             name,
-            folder,
+            folder: RunAt::Named(folder),
             resume: None,
             check_exchange: 0,
             quiet,

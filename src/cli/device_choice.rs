@@ -27,6 +27,10 @@ pub struct DeviceFlags {
     pub one_device: bool,
 }
 
+/// Threads that can be asked for; many more than that take minutes to start, and the machine with
+/// them.
+const MOST_THREADS: usize = 1024;
+
 /// Work that can be done on any kind of device.
 pub trait Job {
     type Output;
@@ -58,6 +62,11 @@ impl DeviceFlags {
     }
 
     fn choose(&self, columns: usize) -> Result<Choice> {
+        if let Some(threads) = self.threads.filter(|n| !(1..=MOST_THREADS).contains(n)) {
+            return Err(usage(format!(
+                "--threads {threads}: expected 1 to {MOST_THREADS}"
+            )));
+        }
         if let Some(list) = &self.gpus {
             if self.threads.is_some() {
                 return Err(usage("--threads goes with the CPU, not with --gpus"));
@@ -96,9 +105,6 @@ impl DeviceFlags {
     fn open_cpu(&self, columns: usize) -> Result<Vec<CpuDevice>> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = self.threads.unwrap_or(cores);
-        if threads == 0 {
-            return Err(usage("--threads 0: at least one thread is needed"));
-        }
         let count = match self.one_device || threads == 1 {
             true => 1,
             false => columns,

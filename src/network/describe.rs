@@ -35,16 +35,11 @@ pub fn describe(plan: &Plan) -> String {
 
 /// The values in which two configurations differ.
 pub fn difference(name_a: &str, a: &Table, name_b: &str, b: &Table) -> String {
-    let mut rows = vec![["key".to_string(), name_a.into(), name_b.into()]];
-    compare(
-        "",
-        &Value::Table(a.clone()),
-        &Value::Table(b.clone()),
-        &mut rows,
-    );
-    if rows.len() == 1 {
+    let mut rows = differences(a, b);
+    if rows.is_empty() {
         return format!("{name_a} and {name_b} are the same");
     }
+    rows.insert(0, ["key".to_string(), name_a.into(), name_b.into()]);
     let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0);
     let (first, second) = (width(0), width(1));
     let lines: Vec<String> = rows
@@ -52,6 +47,14 @@ pub fn difference(name_a: &str, a: &Table, name_b: &str, b: &Table) -> String {
         .map(|[key, a, b]| format!("{key:first$}  {a:second$}  {b}"))
         .collect();
     lines.join("\n")
+}
+
+/// The keys whose values differ in two configurations, each with both values.
+pub fn differences(a: &Table, b: &Table) -> Vec<[String; 3]> {
+    let mut rows = Vec::new();
+    let [a, b] = [a, b].map(|table| Value::Table(table.clone()));
+    compare("", &a, &b, &mut rows);
+    rows
 }
 
 fn compare(path: &str, a: &Value, b: &Value, rows: &mut Vec<[String; 3]>) {

@@ -1,5 +1,6 @@
 //! Numbers as text, the same way in progress, summary and pictures.
 
+use std::path::Path;
 use std::time::Duration;
 
 /// A fraction in per cent: `percent(0.0512, 1)` is "5.1 %".
@@ -40,9 +41,28 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
+/// A path as one word of a shell's command line, quoted where it must be.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "_-./+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_quoted_where_a_shell_would_take_it_apart() {
+        let word = |path: &str| shell_word(Path::new(path));
+        assert_eq!(word("runs/2026-11-29_02-57-00"), "runs/2026-11-29_02-57-00");
+        assert_eq!(word("my runs/a;b"), "'my runs/a;b'");
+        assert_eq!(word("it's"), r"'it'\''s'");
+        assert_eq!(word("~/$x"), "'~/$x'");
+    }
 
     #[test]
     fn numbers_read_well_at_every_size() {

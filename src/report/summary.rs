@@ -20,6 +20,10 @@ pub struct Summary<'a> {
     pub ended: Option<String>,
     /// Time of this process from the first step to the last, evaluations included.
     pub time: Duration,
+    /// Updates done, and the passes over the training set they come to: more than the records
+    /// tell where a run was stopped between two of them.
+    pub steps: u64,
+    pub epochs: f64,
     /// Images in a step.
     pub batch: usize,
     /// Classes of the data; the chance levels follow from them.
@@ -34,7 +38,7 @@ pub struct Summary<'a> {
 }
 
 impl Summary<'_> {
-    fn steps(&self) -> impl Iterator<Item = &StepRecord> {
+    fn logged(&self) -> impl Iterator<Item = &StepRecord> {
         self.records.iter().filter_map(|record| match record {
             Record::Step(record) => Some(record),
             Record::Evaluation(_) => None,
@@ -55,20 +59,20 @@ impl Summary<'_> {
     }
 
     fn length(&self) -> String {
-        let Some(last) = self.records.last() else {
-            return "0 steps".into();
+        let (epochs, batch) = (self.epochs, self.batch);
+        let steps = match self.steps {
+            1 => "1 step".into(),
+            steps => format!("{} steps", grouped(steps)),
         };
-        let steps = grouped(last.step());
-        let (epochs, batch) = (last.epoch(), self.batch);
-        format!("{steps} steps of {batch} images, {epochs:.2} epochs")
+        format!("{steps} of {batch} images, {epochs:.2} epochs")
     }
 
     fn speed(&self) -> String {
         let rates: Vec<f64> = self
-            .steps()
+            .logged()
             .map(|record| record.images_per_second)
             .collect();
-        let waits: Vec<f64> = self.steps().map(|record| record.data_wait).collect();
+        let waits: Vec<f64> = self.logged().map(|record| record.data_wait).collect();
         let wait = waits.iter().sum::<f64>() / waits.len().max(1) as f64;
         format!(
             "{} images/s (median), {} of the time waiting for data",
@@ -78,7 +82,7 @@ impl Summary<'_> {
     }
 
     fn training(&self) -> Option<String> {
-        let steps: Vec<&StepRecord> = self.steps().collect();
+        let steps: Vec<&StepRecord> = self.logged().collect();
         let (before, last) = steps.split_at(steps.len() - steps.len().div_ceil(LAST_SHARE));
         last.first()?;
         let count = last.len() as f64;
@@ -127,7 +131,7 @@ impl Summary<'_> {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         let mut facts = vec![("length", self.length()), ("time", duration(self.time))];
-        if self.steps().next().is_some() {
+        if self.logged().next().is_some() {
             facts.push(("speed", self.speed()));
         }
         facts.extend(self.training().map(|text| ("training", text)));
@@ -221,6 +225,8 @@ mod tests {
             what: "quickstart on the built-in data, two columns on 2 CPU devices".into(),
             ended: None,
             time: Duration::from_secs(125),
+            steps: 3,
+            epochs: 3.0 / 40.0,
             batch: 128,
             classes: 10,
             records: &[
@@ -290,6 +296,23 @@ Next:
             summary
                 .to_string()
                 .starts_with("Trained nothing, stopped by SIGINT\n  length      0 steps")
+        );
+    }
+
+    #[test]
+    fn the_length_is_that_of_the_state_and_not_of_the_last_record() {
+        let summary = Summary {
+            ended: Some("stopped by SIGINT".into()),
+            steps: 267,
+            epochs: 6.7,
+            batch: 128,
+            records: &[step(260, 300.0)],
+            ..Default::default()
+        };
+        let text = summary.to_string();
+        assert!(
+            text.contains("length      267 steps of 128 images, 6.70 epochs"),
+            "{text}"
         );
     }
 

@@ -4,6 +4,7 @@ use super::saver::Saver;
 use crate::checkpoint::{self, Checkpoint, FILE_NAME};
 use crate::error::Result;
 use crate::network::params::Tensors;
+use crate::report::format::shell_word;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,11 +107,16 @@ impl Files {
     pub fn kept(&self) -> String {
         self.saved().map_or_else(
             || "no checkpoint was written yet".into(),
-            |step| {
-                let path = self.path.display();
-                format!("the checkpoint of step {step} is good: go on with --resume --out {path}")
-            },
+            |step| format!("the checkpoint of step {step} is good"),
         )
+    }
+
+    /// The same with how to go on from it.
+    pub fn go_on(&self) -> String {
+        let how = self.saved().map_or_else(String::new, |_| {
+            format!(": go on with --resume --out {}", shell_word(&self.path))
+        });
+        self.kept() + &how
     }
 }
 
@@ -134,6 +140,12 @@ fn rotate(folder: &Path, keep: usize) {
     for (_, path) in numbered(folder).iter().rev().skip(keep + 1) {
         let _ = std::fs::remove_file(path);
     }
+}
+
+/// The newest of a folder's numbered checkpoints that is whole, and its step.
+pub fn newest_intact(folder: &Path) -> Option<(u64, PathBuf)> {
+    let mut found = numbered(folder).into_iter().rev();
+    found.find(|(_, path)| Checkpoint::load(path).is_ok())
 }
 
 /// The numbered checkpoints of a folder, oldest first.

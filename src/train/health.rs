@@ -7,6 +7,7 @@ use crate::network::op::Activation;
 use crate::network::params::{Tensor, Tensors};
 use crate::network::plan::{Plan, SlotId, Stage};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// Share of dead ReLUs of a column from which it is warned of.
 const MANY: f64 = 0.5;
@@ -27,13 +28,25 @@ pub(super) fn first_loss(loss: f64, classes: usize) {
     }
 }
 
+/// What is said of a loss that stayed at chance for an epoch.
+pub(super) fn plateau(step: u64, loss: f64, classes: usize, learning_rate: f64) -> String {
+    let chance = (classes as f64).ln();
+    let where_it_is = if loss < chance { "about" } else { "not below" };
+    format!(
+        "after {step} steps the loss is still {loss:.3}, {where_it_is} ln(classes) = {chance:.3}: likely causes are the learning rate ({learning_rate}), the initial biases, σ at this width (network.init = \"fan-in\" scales it), or unshuffled data"
+    )
+}
+
 /// Numbers to be logged with an evaluation, of the last batch it computed and of the last update:
 /// - `dead_relus/LAYER/columnN`: share of a column's maps (units, where a map is one pixel) that
 ///   are 0 at every place of every image of the batch;
 /// - `update_to_weight/LAYER`: |last update| / |weights|, Euclidean.
 ///
-/// Many dead ReLUs are warned of.
-pub(super) fn signs<D: Device>(engine: &mut Engine<D>) -> Result<Map<String, Value>> {
+/// Many dead ReLUs are warned of, once for each layer of a column: `warned` holds those.
+pub(super) fn signs<D: Device>(
+    engine: &mut Engine<D>,
+    warned: &mut BTreeSet<String>,
+) -> Result<Map<String, Value>> {
     let mut signs = Map::new();
     let mut many = Vec::new();
     for (layer, slot) in relus(engine.plan()) {
@@ -44,11 +57,9 @@ pub(super) fn signs<D: Device>(engine: &mut Engine<D>) -> Result<Map<String, Val
         let values = engine.activations(slot)?;
         let shares = dead_shares(&values, shape.maps, shape.pixels(), columns);
         for (column, share) in shares.into_iter().enumerate() {
-            if share > MANY {
-                many.push(format!(
-                    "{layer} of column {column} ({:.0} %)",
-                    100.0 * share
-                ));
+            let place = format!("{layer} of column {column}");
+            if share > MANY && warned.insert(place.clone()) {
+                many.push(format!("{place} ({:.0} %)", 100.0 * share));
             }
             signs.insert(format!("dead_relus/{layer}/column{column}"), share.into());
         }
@@ -123,6 +134,15 @@ mod tests {
             0.0, 0.0,   0.0, 0.0,    -1.0, 0.0,   0.0, 0.0,
         ];
         assert_eq!(dead_shares(&values, 2, 2, 2), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn a_loss_above_chance_is_not_called_equal_to_it() {
+        let text = plateau(6, 1.71, 3, 0.01);
+        let expected = "after 6 steps the loss is still 1.710, not below ln(classes) = 1.099: ";
+        assert!(text.starts_with(expected), "{text}");
+        let text = plateau(6, 1.095, 3, 0.01);
+        assert!(text.contains("1.095, about ln(classes) = 1.099"), "{text}");
     }
 
     #[test]

@@ -105,12 +105,9 @@ impl<D: Device> Trainer<'_, D> {
         let chance = (config.network.classes as f64).ln();
         let just_past = self.step >= due && self.step < due + config.train.log_every;
         if just_past && config.network.classes > 1 && self.last_loss > 0.99 * chance {
-            tracing::warn!(
-                "after {} steps the loss is still {:.3}, about ln(classes): likely causes are the learning rate ({}), the initial biases, σ at this width (network.init = \"fan-in\" scales it), or unshuffled data",
-                self.step,
-                self.last_loss,
-                config.train.learning_rate
-            );
+            let (classes, rate) = (config.network.classes, config.train.learning_rate);
+            let text = health::plateau(self.step, self.last_loss, classes, rate);
+            tracing::warn!("{text}");
         }
     }
 
@@ -143,7 +140,7 @@ impl<D: Device> Trainer<'_, D> {
             val_top1_error: found.top1_error,
             val_top5_error: found.top5_error,
             val_loss: found.loss,
-            extra: health::signs(self.engine)?,
+            extra: health::signs(self.engine, &mut self.dead)?,
         };
         self.progress.evaluation(&record);
         self.folder.record_evaluation(record, &training)?;

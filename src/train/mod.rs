@@ -1,10 +1,11 @@
 //! A training run: the loop (`trainer`), what it does about numbers that are not finite
-//! (`numbers`), what it tells (`logging`), signs of its health, its folder (`run_folder`) and the checkpoints in it (`files`,
-//! written by `saver`), evaluation in between (`validation`), its clock, signals.
+//! (`numbers`), what it tells (`logging`), signs of its health, its folder (`run_folder`, one process's at a time by its `lock`)
+//! and the checkpoints in it (`files`, written by `saver`), evaluation in between (`validation`), its clock, signals.
 
 mod clock;
 mod files;
 mod health;
+mod lock;
 mod logging;
 mod numbers;
 mod run_folder;
@@ -15,7 +16,9 @@ mod signals;
 mod trainer;
 pub mod validation;
 
-pub use run_folder::{METRICS, RunFolder};
+pub use files::newest_intact;
+pub use lock::Lock;
+pub use run_folder::{CONFIG, METRICS, RunFolder};
 pub use signals::Signals;
 pub use trainer::{Outcome, Trainer};
 
@@ -33,6 +36,8 @@ pub struct Session {
     /// The folder or "built-in", as the user gave it; kept in the checkpoint for `--resume`.
     pub data_name: Option<PathBuf>,
     pub folder: PathBuf,
+    /// Held as long as the run writes to its folder.
+    pub lock: Lock,
     /// The state to go on from.
     pub resume: Option<Checkpoint>,
     /// Steps between exchanges whose bytes are compared at both ends; 0: none.

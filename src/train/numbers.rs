@@ -69,6 +69,24 @@ impl<D: Device> Trainer<'_, D> {
         ))
     }
 
+    /// What helps after such an error. A run that goes on keeps its configuration, so it would come
+    /// to the same end.
+    pub(super) fn remedy(&self) -> String {
+        let train = &self.session.config.train;
+        // As f32 it is shown without the last digits of the division.
+        let rate = (train.learning_rate / 10.0) as f32;
+        let new = format!("start a new run with --set train.learning_rate={rate}");
+        match train.on_nan {
+            OnNan::Stop => format!(
+                "--resume keeps the learning rate: {new}, or with --set train.on_nan=rollback"
+            ),
+            OnNan::Rollback => format!(
+                "going back {} times did not help, nor will --resume: {new}",
+                self.rollbacks
+            ),
+        }
+    }
+
     /// Whether the configuration asks to go back, and it has not been done too often.
     pub(super) fn may_go_back(&self) -> bool {
         self.session.config.train.on_nan == OnNan::Rollback && self.rollbacks < ROLLBACKS

@@ -15,6 +15,10 @@ use std::sync::Arc;
 
 /// The file of logged steps and evaluations.
 pub const METRICS: &str = "metrics.jsonl";
+/// The file of the whole configuration, for the user to read.
+pub const CONFIG: &str = "config.toml";
+/// Folders that are tried for a new run.
+const MOST_TRIES: usize = 1000;
 /// Training images that could not be read, a tab, and why, as `prepare` writes it.
 const SKIPPED: &str = "skipped.txt";
 
@@ -49,6 +53,32 @@ impl RunFolder {
             metrics,
             events,
         })
+    }
+
+    /// Makes a folder for a new run that nobody else has: `path`, else `path`-2, -3 … where other
+    /// runs were quicker. Gives its path.
+    ///
+    /// # Errors
+    /// `Usage` where none can be made.
+    pub fn make_new(path: &Path) -> Result<PathBuf> {
+        let parent = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent).map_err(|e| problem(parent, "cannot be created", e))?;
+        for number in 1..=MOST_TRIES {
+            let mut name = path.as_os_str().to_owned();
+            if number > 1 {
+                name.push(format!("-{number}"));
+            }
+            let candidate = PathBuf::from(name);
+            match std::fs::create_dir(&candidate) {
+                Ok(()) => return Ok(candidate),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(problem(&candidate, "cannot be created", e)),
+            }
+        }
+        Err(usage(format!(
+            "{} and {MOST_TRIES} folders like it are there already; name a new one by --out",
+            path.display()
+        )))
     }
 
     /// Refuses a folder that holds a run, which a new one would overwrite.
@@ -157,6 +187,20 @@ fn problem(path: &Path, what: &str, error: std::io::Error) -> Error {
 }
 
 fn write_config(path: &Path, config: &Config) -> Result<()> {
-    checkpoint::replace(&path.join("config.toml"), config.to_toml().as_bytes())
+    checkpoint::replace(&path.join(CONFIG), config.to_toml().as_bytes())
         .map_err(|e| problem(path, "cannot be written to", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_runs_are_given_the_same_new_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = folder.path().join("runs/now");
+        let made = [(); 3].map(|()| RunFolder::make_new(&wanted).unwrap());
+        let names = made.map(|path| path.file_name().unwrap().to_owned());
+        assert_eq!(names, ["now", "now-2", "now-3"]);
+    }
 }

@@ -5,7 +5,7 @@ use super::files::Files;
 use super::validation::Evaluation;
 use super::{RunFolder, Session, Signals, health};
 use crate::checkpoint::{Checkpoint, Pending, State};
-use crate::config::{Config, OnNan};
+use crate::config::Config;
 use crate::data::order::batches_per_epoch;
 use crate::data::times::WaitWarning;
 use crate::data::{Loader, LoaderOptions, Source};
@@ -16,6 +16,7 @@ use crate::network::params::Tensors;
 use crate::optimizer::{self, Plateau};
 use crate::report::messages;
 use crate::report::progress::Progress;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,10 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub steps: u64,
+    /// Passes over the training set that these come to.
+    pub epochs: f64,
+    /// Where it is.
+    pub folder: PathBuf,
     /// Images of one update.
     pub batch: usize,
     pub time: Duration,
@@ -58,6 +63,8 @@ pub struct Trainer<'a, D: Device> {
     pub(super) wait_warning: WaitWarning,
     /// Training images that were said to be skipped.
     pub(super) skipped: usize,
+    /// Layers of columns whose dead ReLUs were warned of.
+    pub(super) dead: BTreeSet<String>,
     /// How often the run went back to a checkpoint because of numbers that were not finite.
     pub(super) rollbacks: u32,
     /// The step it went back to last.
@@ -111,6 +118,7 @@ impl<'a, D: Device> Trainer<'a, D> {
             evaluated: state.as_ref().and_then(|s| s.evaluated),
             wait_warning: WaitWarning::default(),
             skipped: 0,
+            dead: BTreeSet::new(),
             rollbacks: state.map_or(0, |s| s.rollbacks),
             went_back_to: None,
             session,
@@ -131,9 +139,12 @@ impl<'a, D: Device> Trainer<'a, D> {
         let pictures = self
             .folder
             .draw(&conv1, self.step, self.engine.plan().columns)?;
+        let epochs = self.epoch();
         self.progress.finish();
         Ok(Outcome {
             steps: self.step,
+            epochs,
+            folder: self.session.folder.clone(),
             batch: self.session.config.train.batch * self.session.config.train.accumulate,
             time: started.elapsed(),
             classes: self.session.config.network.classes,
@@ -161,21 +172,15 @@ impl<'a, D: Device> Trainer<'a, D> {
         let files = self.folder.files();
         // The error that came first is the one to tell; this one is about a full disk, at most.
         let unsaved = files.finish().err();
-        let kept = match unsaved {
-            None => files.kept(),
-            Some(error) => format!("{error}; {}", files.kept()),
-        };
+        let unsaved = unsaved.map_or_else(String::new, |error| format!("{error}; "));
         let step = self.engine.board().step();
         match error {
-            Error::Device(text) => device(format!("step {step}: {text}; {kept}")),
+            Error::Device(text) => {
+                device(format!("step {step}: {text}; {unsaved}{}", files.go_on()))
+            }
             Error::Numeric(text) => {
-                let remedy = match self.session.config.train.on_nan {
-                    OnNan::Stop => ", or train.on_nan=rollback",
-                    OnNan::Rollback => "",
-                };
-                numeric(format!(
-                    "{text}; {kept}; try a smaller train.learning_rate{remedy}"
-                ))
+                let (kept, remedy) = (files.kept(), self.remedy());
+                numeric(format!("{text}; {unsaved}{kept}; {remedy}"))
             }
             error => error,
         }
@@ -344,9 +349,10 @@ fn give_up(board: &Board, files: &Files, late: Late) {
         board.step(),
         board.stuck(),
         late.limit,
-        files.kept()
+        files.go_on()
     ));
-    std::process::exit(i32::from(device("").exit_code()));
+    // Without the libraries' own clean-up, which waits for the device or meets the threads that still use it.
+    signal_hook::low_level::exit(i32::from(device("").exit_code()))
 }
 
 /// Updates of one epoch.

@@ -72,6 +72,28 @@ fn a_signal_before_the_first_step_ends_the_run_at_once() {
     }
 }
 
+#[test]
+fn an_interrupted_run_tells_the_length_that_was_saved_and_how_to_go_on() {
+    let folder = folder();
+    // Only evaluations are logged, so that the end mostly comes between two records.
+    let more = [
+        "--set",
+        "train.log_every=1000000",
+        "--set",
+        "train.evaluate_every=4",
+    ];
+    let child = start(folder.path(), "my run", &more);
+    signal(&child, libc::SIGINT);
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    let step = checkpoint(folder.path(), "my run").state.step;
+    let epochs = step as f64 / 8.0;
+    let length = format!("length      {step} steps of 16 images, {epochs:.2} epochs\n");
+    assert!(ran.stdout.contains(&length), "{length}: {}", ran.stdout);
+    let command = "alexnet-mp train --resume --out 'my run'  go on where it stopped\n";
+    assert!(ran.stdout.contains(command), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("--steps"), "{}", ran.stdout);
+}
+
 /// As Ctrl-Z and `fg` do: the time in between is no sign of a device that hangs.
 #[test]
 fn a_run_that_is_stopped_and_continued_goes_on() {

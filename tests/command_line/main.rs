@@ -2,6 +2,7 @@
 
 mod disks;
 mod faults;
+mod going_on;
 mod gpus;
 mod help;
 mod images;
@@ -13,5 +14,6 @@ mod preparing;
 mod pytorch;
 mod reproducible;
 mod run_folder;
+mod run_in_use;
 mod step;
 mod support;

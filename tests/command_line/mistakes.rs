@@ -33,6 +33,13 @@ fn flags_that_do_not_exist_or_do_not_fit_are_refused() {
         &["--threads", "--gpus"],
     );
     assert_says(&error(2, "train --threads 0"), &["--threads 0"]);
+    assert_says(
+        &error(2, "train --threads 100000"),
+        &["--threads 100000", "1 to 1024"],
+    );
+    assert_says(&error(2, "train --steps 0"), &["--steps 0", "at least one"]);
+    let resumed = error(2, "train --resume --epochs 0");
+    assert_says(&resumed, &["--epochs 0", "at least one"]);
     assert_says(&error(2, "step --weights w.safetensors"), &["--images"]);
     assert_says(&error(2, "plan --diff paper"), &["--diff"]);
 }
@@ -142,6 +149,15 @@ fn a_gpu_that_is_not_there_is_an_error_and_no_fallback() {
 }
 
 #[test]
+fn a_precision_that_a_device_has_not_is_refused_before_anything_is_made() {
+    let folder = folder();
+    let ran = run(folder.path(), &tiny("run", &["--precision", "bf16"]));
+    assert!(!ran.stderr.contains("mean image"), "{}", ran.stderr);
+    assert_says(&ran.wrong(2), &["--precision bf16", "f32 only"]);
+    assert!(!folder.path().join("run").exists());
+}
+
+#[test]
 fn a_run_is_not_overwritten() {
     let folder = folder();
     train(folder.path(), "run", &["--steps", "1"]);
@@ -191,7 +207,8 @@ fn a_learning_rate_that_explodes_ends_the_run_and_keeps_the_last_good_checkpoint
         "train.checkpoint_every=1",
     ];
     let message = run(folder.path(), &tiny("run", &more)).wrong(6);
-    assert_says(&message, &["step", "1000", "learning"]);
+    let new = "start a new run with --set train.learning_rate=100,";
+    assert_says(&message, &["step", "1000", new, "train.on_nan=rollback"]);
     let kept = checkpoint(folder.path(), "run");
     assert!(kept.state.step >= 1 && kept.parameters.is_finite());
 }

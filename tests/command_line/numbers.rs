@@ -109,6 +109,10 @@ fn a_run_goes_back_three_times_at_most() {
     assert!(ran.stderr.contains("back to step 0 "), "{}", ran.stderr);
     let message = ran.wrong(6);
     assert!(message.contains("learning rate 125"), "{message}");
+    // --resume takes no learning rate, and would end the same way.
+    let remedy = "start a new run with --set train.learning_rate=12.5";
+    assert!(message.ends_with(remedy), "{message}");
+    assert!(!message.contains("go on with"), "{message}");
     assert!(!message.contains("on_nan"), "{message}");
 }
 
@@ -120,9 +124,28 @@ fn a_loss_that_stays_at_chance_for_an_epoch_is_warned_of() {
         "run",
         &["--steps", "11", "--set", "train.learning_rate=0"],
     );
-    for word in ["ln(classes)", "learning rate", "biases", "unshuffled"] {
+    for word in [
+        "ln(classes) = 2.303",
+        "learning rate",
+        "biases",
+        "unshuffled",
+    ] {
         assert!(ran.stderr.contains(word), "{word}: {}", ran.stderr);
     }
+}
+
+#[test]
+fn dead_relus_are_warned_of_once_and_not_at_every_evaluation() {
+    let folder = folder();
+    let more = ["--steps", "24", "--set", "layers.conv5.bias=-1000"];
+    let ran = train(folder.path(), "run", &more);
+    let warnings = ran.stderr.matches("conv5 of column 0 (100 %)").count();
+    assert_eq!(warnings, 1, "{}", ran.stderr);
+    let lines = metrics(folder.path(), "run");
+    let dead = lines
+        .iter()
+        .filter(|l| l["dead_relus/conv5/column0"] == 1.0);
+    assert_eq!(dead.count(), 3);
 }
 
 #[test]
