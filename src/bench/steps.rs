@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// How many steps are timed.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// So many.
+    /// So many, or a few more where they are short.
     Steps(usize),
     /// As many as fit in this time, but at least three.
     Within(Duration),
@@ -123,7 +123,13 @@ pub fn steps<D: Device>(
         precision: engine.plan().precision,
         graphs: engine.has_graphs() && !work.inference,
         devices: engine.device_names(),
-        exchanged_bytes_per_step: (engine.exchanged_bytes() - before) / counted,
+        exchanged_bytes_per_step: if work.inference {
+            // The engine counts those of training; a test step's are those of the plan.
+            let between = engine.device_names().len() > 1;
+            (engine.plan().exchanged_bytes(batch) * usize::from(between)) as u64
+        } else {
+            (engine.exchanged_bytes() - before) / counted
+        },
         allocated_bytes: engine.allocated_bytes(),
         laps,
     };
@@ -148,7 +154,11 @@ fn run_laps(
 ) -> Result<Vec<f64>> {
     let (start, mut laps) = (Instant::now(), Vec::new());
     let more = |laps: &[f64]| match pace {
-        Pace::Steps(steps) => laps.len() * steps_per_lap < steps,
+        // Where steps are so short that several make a lap, a few more cost nothing, and the
+        // median is one of several laps.
+        Pace::Steps(steps) => {
+            laps.len() * steps_per_lap < steps || (steps_per_lap > 1 && laps.len() < LEAST_LAPS)
+        }
         Pace::Within(time) => {
             laps.len() < LEAST_LAPS || (start.elapsed() < time && laps.len() < MOST_LAPS)
         }

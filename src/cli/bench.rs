@@ -200,15 +200,15 @@ fn steps_text(what: &str, times: &StepTimes, report: &Report) -> String {
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let memory: Vec<String> = times.allocated_bytes.iter().map(|&b| mib(b)).collect();
     let mut text = format!(
-        "{what}, batch {}, {}, on {}: {} images/s, {:.1} ms a step (median of {} laps of {} step(s); {} to {} images/s)\n\
+        "{what}, batch {}, {}, on {}: {} images/s, {:.1} ms a step (median of {} of {}; {} to {} images/s)\n\
          allocated on the devices: {}; exchanged a step: {} bytes",
         report.batch,
         report.precision,
         report.devices.join(" and "),
         rate(report.images_per_second),
         report.milliseconds_per_step,
-        times.laps.len(),
-        times.steps_per_lap,
+        counted(times.laps.len(), "lap"),
+        counted(times.steps_per_lap, "step"),
         rate(batch / slow),
         rate(batch / fast),
         memory.join(" and "),
@@ -218,6 +218,11 @@ fn steps_text(what: &str, times: &StepTimes, report: &Report) -> String {
         text += &format!("; peak memory of the process: {}", mib(bytes as usize));
     }
     text
+}
+
+/// "1 lap", "3 laps".
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn layers_text(layers: &[LayerTime], peak: Option<Peak>, precision: Precision) -> String {

@@ -3,6 +3,7 @@
 use crate::device::Device;
 use crate::device::cpu::CpuDevice;
 use crate::error::{Result, usage};
+use std::sync::{Mutex, PoisonError};
 
 /// Flags of every command that runs a network.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -115,6 +116,7 @@ impl DeviceFlags {
     }
 }
 
+/// Says which devices were chosen and why, once for the passes of a command that are alike.
 fn announce<D: Device>(devices: &[D], columns: usize, reason: &str) {
     let names: Vec<String> = devices.iter().map(Device::name).collect();
     let columns = if columns == 1 {
@@ -122,7 +124,13 @@ fn announce<D: Device>(devices: &[D], columns: usize, reason: &str) {
     } else {
         format!("{columns} columns")
     };
-    tracing::info!("{columns} on {}: {reason}", names.join(" and "));
+    let line = format!("{columns} on {}: {reason}", names.join(" and "));
+    static SAID: Mutex<String> = Mutex::new(String::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if *said != line {
+        tracing::info!("{line}");
+        *said = line;
+    }
 }
 
 #[cfg(feature = "cuda")]

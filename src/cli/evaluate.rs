@@ -109,6 +109,9 @@ impl Evaluate {
         config.data.builtin_val = first.config.data.builtin_val;
         let folder = self.data.as_ref().or(first.data.as_ref());
         let mut set = dataset(folder.map(PathBuf::as_path), &config)?;
+        if folder.is_none() {
+            fits_built_in(model, set.train.classes())?;
+        }
         check_classes(&set, &config)?;
         same_classes(&model.classes, set.train.classes(), model)?;
         if names.is_empty() {
@@ -252,6 +255,19 @@ fn same_classes(trained: &[String], found: &[String], model: &Model) -> Result<(
         shown(trained),
         found.len(),
         trained.len()
+    )))
+}
+
+/// Refuses the built-in set, taken where no other was named, for a network of other classes.
+fn fits_built_in(model: &Model, found: &[String]) -> Result<()> {
+    let classes = model.config.network.classes;
+    if classes == found.len() || model.classes == found {
+        return Ok(());
+    }
+    Err(data(format!(
+        "{}: a network of {classes} classes, and the built-in set has {}: give --data",
+        model.path.display(),
+        found.len()
     )))
 }
 

@@ -23,6 +23,7 @@ mod verify;
 
 use crate::error::{Error, Result, panic_text};
 use crate::fault;
+use crate::report::messages;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -73,8 +74,14 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version go to stdout with code 0, errors to stderr with clap's code 2.
             let code = if error.use_stderr() { 2 } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
+            messages::note_unwritten(error.print());
+            return match messages::written() {
+                Err(error) if code == 0 => {
+                    messages::error(&error.to_string());
+                    ExitCode::from(error.exit_code())
+                }
+                _ => ExitCode::from(code),
+            };
         }
     };
     log_to_stderr(cli.quiet);
@@ -84,7 +91,8 @@ pub fn main() -> ExitCode {
         if fault::install()? {
             tracing::warn!("{} is set: this run fails on purpose", fault::VARIABLE);
         }
-        run(cli)
+        run(cli)?;
+        messages::written()
     });
     let (text, code) = match ran {
         Ok(Ok(())) => return ExitCode::SUCCESS,
@@ -95,7 +103,7 @@ pub fn main() -> ExitCode {
             (format!("internal error: {text}; {remedy}"), PANICKED)
         }
     };
-    crate::report::messages::error(&text);
+    messages::error(&text);
     ExitCode::from(code)
 }
 
@@ -127,7 +135,7 @@ fn log_to_stderr(quiet: bool) {
         .with_env_filter(filter)
         .with_target(false)
         .without_time()
-        .with_ansi(crate::report::messages::colours())
-        .with_writer(crate::report::messages::messages())
+        .with_ansi(messages::colours())
+        .with_writer(messages::messages())
         .init();
 }

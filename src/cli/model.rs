@@ -52,12 +52,18 @@ impl Model {
         let path = checkpoint::weights_path(path);
         let mut contents = checkpoint::read(&path)?;
         let told = described(&path, &contents.metadata)?;
-        let mut config = configuration(&path, flags, told.config, &contents.tensors)?;
+        let (mut config, assumed) = configuration(&path, flags, told.config, &contents.tensors)?;
         // What it was trained in is no matter to who uses it, on whatever device.
         config.train.precision = Precision::F32;
         let momentum = |name: &str| name.starts_with("momentum.");
         contents.tensors.0.retain(|t| !momentum(&t.name));
-        check(&contents.tensors, &config.plan()?.params).map_err(|e| in_file(&path, e))?;
+        check(&contents.tensors, &config.plan()?.params).map_err(|e| match assumed {
+            false => in_file(&path, e),
+            true => weights_error(format!(
+                "{}: {e}; the file holds no configuration, `paper` was assumed: give --config",
+                path.display()
+            )),
+        })?;
         Ok(Model {
             path,
             config,
@@ -105,6 +111,10 @@ impl Model {
                         beside.display()
                     ))
                 })?;
+                tracing::info!(
+                    "there is no {}: the mean image is that of the data's training images (--mean FILE names another)",
+                    beside.display()
+                );
                 let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
                 return set.statistics(None, threads);
             }
@@ -151,18 +161,20 @@ fn described(path: &Path, metadata: &HashMap<String, String>) -> Result<Describe
     })
 }
 
+/// The configuration, and whether it is but assumed.
 fn configuration(
     path: &Path,
     flags: &ModelFlags,
     own: Option<String>,
     tensors: &Tensors,
-) -> Result<Config> {
+) -> Result<(Config, bool)> {
     let overrides = &flags.config.overrides;
     if flags.config.config.is_none() {
         let beside = path.with_file_name("config.toml");
         let text = own.or_else(|| std::fs::read_to_string(beside).ok());
         if let Some(text) = text {
             return Config::from_toml_with(&text, overrides)
+                .map(|config| (config, false))
                 .map_err(|e| weights_error(format!("{}: {e}", path.display())));
         }
     }
@@ -177,7 +189,7 @@ fn configuration(
     if let Some(outputs) = outputs.filter(|_| !flags.config.sets_classes()) {
         config.network.classes = outputs;
     }
-    Ok(config)
+    Ok((config, flags.config.config.is_none()))
 }
 
 /// Whether the tensors are the plan's, all of them and no others.

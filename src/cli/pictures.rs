@@ -3,8 +3,9 @@
 use super::model::Model;
 use crate::data::augment::views;
 use crate::data::files::Files;
-use crate::error::Result;
+use crate::error::{Result, usage};
 use crate::report::picture::Picture;
+use std::path::Path;
 
 /// The central crop of a file, as a picture.
 pub fn centre(files: &Files, image: usize, model: &Model) -> Result<Picture> {
@@ -25,4 +26,19 @@ pub fn short_name(files: &Files, image: usize) -> String {
 pub fn shown_name(files: &Files, image: usize, model: &Model) -> String {
     let class = files.folder(image).filter(|f| model.classes.contains(f));
     class.unwrap_or_else(|| short_name(files, image))
+}
+
+/// Refuses a name for a picture that promises another format than the one that is written.
+pub fn check_png(path: Option<&Path>) -> Result<()> {
+    let png = |path: &&Path| {
+        path.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("png"))
+    };
+    match path.filter(|path| !png(path)) {
+        None => Ok(()),
+        Some(path) => Err(usage(format!(
+            "--picture {}: pictures are PNG files: give a name that ends in .png",
+            path.display()
+        ))),
+    }
 }

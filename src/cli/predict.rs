@@ -3,7 +3,7 @@
 use super::device_choice::DeviceFlags;
 use super::inference::{Inference, Rows, Wanted};
 use super::model::{Model, ModelFlags};
-use super::pictures::{centre, short_name};
+use super::pictures::{centre, check_png, short_name};
 use crate::data::Source;
 use crate::data::files::Files;
 use crate::error::{Result, usage};
@@ -54,6 +54,7 @@ impl Predict {
         if self.views != 1 && self.views != 10 {
             return Err(usage(format!("--views {}: expected 1 or 10", self.views)));
         }
+        check_png(self.picture.as_deref())?;
         let model = Model::open(&self.weights, &self.model)?;
         let files = Arc::new(Files::find(&self.images, model.config.data.side)?);
         let pass = Inference {

@@ -5,7 +5,7 @@ use crate::data::shards::{MANIFEST, Store};
 use crate::data::{self, Dataset, Layout, OpenOptions};
 use crate::error::{Error, Result, data as data_error, usage};
 use crate::report::contact_sheet::{ClassRow, contact_sheet};
-use crate::report::format::grouped;
+use crate::report::format::{grouped, shell_word};
 use crate::report::messages::result;
 use crate::report::picture::Picture;
 use crate::report::progress::Progress;
@@ -45,10 +45,9 @@ pub struct Prepare {
     /// How images are stored: raw 8-bit, or JPEG
     #[arg(long, value_enum, default_value_t = StoreName::Raw)]
     store: StoreName,
-    /// Quality of stored JPEGs
-    #[arg(long, value_name = "N", default_value_t = 95,
-          value_parser = clap::value_parser!(u8).range(1..=100))]
-    quality: u8,
+    /// Quality of stored JPEGs [default: 95]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    quality: Option<u8>,
     /// Order of the training images in the shards; sorted reads a slow disk faster now, and mixes
     /// worse with data.shuffle_window later
     #[arg(long, value_enum, default_value_t = OrderName::Random)]
@@ -57,6 +56,9 @@ pub struct Prepare {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     workers: Option<u16>,
 }
+
+/// Quality of JPEGs unless --quality says another.
+const QUALITY: u8 = 95;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Format {
@@ -100,6 +102,11 @@ impl Prepare {
     }
 
     fn prepare(&self, source: &Path, target: &Path, quiet: bool) -> Result<()> {
+        if self.quality.is_some() && matches!(self.store, StoreName::Raw) {
+            return Err(usage(
+                "--quality is that of JPEGs: it goes with --store jpeg",
+            ));
+        }
         let signals = Signals::install()?;
         let open = OpenOptions {
             side: self.side.into(),
@@ -114,7 +121,7 @@ impl Prepare {
                 StoreName::Raw => Store::Raw,
                 StoreName::Jpeg => Store::Jpeg,
             },
-            quality: self.quality,
+            quality: self.quality.unwrap_or(QUALITY),
             order: match self.order {
                 OrderName::Random => StoredOrder::Random,
                 OrderName::Sorted => StoredOrder::Sorted,
@@ -127,10 +134,11 @@ impl Prepare {
         };
         let made = prepare::prepare(&set, target, &options, &watch)?;
         watch.progress.finish();
+        let word = shell_word(target);
         let target = target.display();
         result(&format!(
             "{target}: {} training and {} validation images of {} classes, {} skipped, {} MB\n\
-             next: alexnet-mp train --data {target}",
+             next: alexnet-mp train --data {word}",
             grouped(made.train as u64),
             grouped(made.val as u64),
             grouped(made.classes as u64),

@@ -3,7 +3,7 @@
 use super::device_choice::DeviceFlags;
 use super::inference::{Inference, Rows, Wanted};
 use super::model::{Model, ModelFlags};
-use super::pictures::{centre, short_name, shown_name};
+use super::pictures::{centre, check_png, short_name, shown_name};
 use crate::config::nearest;
 use crate::data::files::Files;
 use crate::data::{Source, Statistics};
@@ -58,6 +58,7 @@ impl Similar {
         if self.count == 0 {
             return Err(usage("--count 0: expected 1 or more"));
         }
+        check_png(self.picture.as_deref())?;
         let model = Model::open(&self.weights, &self.model)?;
         let statistics = model.statistics(None)?;
         let side = model.config.data.side;

@@ -1,16 +1,18 @@
 //! `alexnet-mp step`: exact training steps on given data, for comparison with other frameworks.
 
+mod inputs;
+
 use super::device_choice::{DeviceFlags, Job};
 use super::open::ConfigFlags;
 use crate::checkpoint::{self, in_file};
 use crate::config::Config;
 use crate::device::Device;
 use crate::engine::{Dropping, Engine, StepContext};
-use crate::error::{Result, data, usage};
-use crate::formats::npy;
+use crate::error::{Result, numeric, usage};
 use crate::network::params::{Tensor, Tensors};
 use crate::optimizer::{Plateau, rates};
 use crate::report::messages::result;
+use inputs::{Inputs, read_momentum};
 use std::path::{Path, PathBuf};
 
 /// Run exact training steps on a given batch and write every tensor out
@@ -38,9 +40,9 @@ pub struct Step {
     /// safetensors of the initial momentum, named like the weights [default: zero]
     #[arg(long, value_name = "FILE")]
     momentum: Option<PathBuf>,
-    /// Updates to make
-    #[arg(long, default_value_t = 1)]
-    steps: usize,
+    /// Updates to make [default: one for each of the K batches]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
     /// Learning rate, constant [default: train.learning_rate]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
@@ -53,36 +55,18 @@ pub struct Step {
     devices: DeviceFlags,
 }
 
-/// One array of `[N, …]`, or several of `[K, N, …]` that the steps use in turn.
-struct Stack<T> {
-    values: Vec<T>,
-    count: usize,
-}
-
-impl<T> Stack<T> {
-    /// What step number `step` uses.
-    fn at(&self, step: usize) -> &[T] {
-        let one = self.values.len() / self.count;
-        &self.values[step % self.count * one..][..one]
-    }
-}
-
-/// The input files.
-struct Inputs {
-    images: Stack<f32>,
-    labels: Stack<u32>,
-    masks: Option<Vec<Stack<f32>>>,
-    /// Images of one step.
-    batch: usize,
-}
-
 impl Step {
     pub fn run(self) -> Result<()> {
-        if self.steps == 0 {
+        if self.steps == Some(0) {
             return Err(usage("--steps 0: at least one step is needed"));
+        }
+        // Written so that a NaN is refused too.
+        if let Some(rate) = self.lr.filter(|rate| !(0.0..=HIGHEST_RATE).contains(rate)) {
+            return Err(usage(format!("--lr {rate}: expected 0 to {HIGHEST_RATE}")));
         }
         let mut config = self.config.load("paper", &[])?;
         let inputs = self.inputs(&config)?;
+        let steps = self.count(&inputs)?;
         config.train.batch = inputs.batch;
         if let Some(rate) = self.lr {
             config.train.learning_rate = rate;
@@ -107,128 +91,38 @@ impl Step {
                 inputs,
                 weights,
                 momentum,
-                steps: self.steps,
+                steps,
             },
         )?;
         checkpoint::write_tensors(&out, &tensors)?;
         result(&format!(
-            "{} tensors of {} step(s) written to {}",
+            "{} tensors of {steps} step(s) written to {}",
             tensors.0.len(),
-            self.steps,
             out.display()
         ));
-        Ok(())
-    }
-
-    fn inputs(&self, config: &Config) -> Result<Inputs> {
-        let side = config.network.image as u64;
-        let (shape, images) = read_npy::<f32>(&self.images)?;
-        let (count, batch) = match shape[..] {
-            [n, 3, h, w] if h == side && w == side => (1, n as usize),
-            [k, n, 3, h, w] if h == side && w == side => (k as usize, n as usize),
-            _ => {
-                return Err(data(format!(
-                    "{}: expected shape [N,3,{side},{side}] or [K,N,3,{side},{side}], found {shape:?}",
-                    self.images.display()
-                )));
-            }
-        };
-        if count * batch == 0 {
-            return Err(data(format!(
-                "{}: holds no image (shape {shape:?})",
-                self.images.display()
-            )));
-        }
-        let (label_shape, labels) = read_npy::<i64>(&self.labels)?;
-        if label_shape.last() != Some(&(batch as u64)) || label_shape.len() > 2 || labels.is_empty()
-        {
-            return Err(data(format!(
-                "{}: expected shape [{batch}] or [K,{batch}], found {label_shape:?}",
-                self.labels.display()
-            )));
-        }
-        let classes = config.network.classes;
-        if let Some(bad) = labels.iter().find(|&&l| l < 0 || l as usize >= classes) {
-            return Err(data(format!(
-                "{}: label {bad} is not among the {classes} classes 0..{classes}",
-                self.labels.display()
-            )));
-        }
-        let labels = Stack {
-            count: labels.len() / batch,
-            values: labels.iter().map(|&l| l as u32).collect(),
-        };
-        let masks = self
-            .masks
-            .as_deref()
-            .map(|path| read_masks(path, config, batch))
-            .transpose()?;
-        Ok(Inputs {
-            images: Stack {
-                values: images,
-                count,
-            },
-            labels,
-            masks,
-            batch,
-        })
+        check_finite(&tensors, &out)
     }
 }
 
-fn read_npy<T: npyz::Deserialize>(path: &Path) -> Result<(Vec<u64>, Vec<T>)> {
-    let at = |what: String| data(format!("{}: {what}", path.display()));
-    let bytes = std::fs::read(path).map_err(|e| at(format!("cannot be read: {e}")))?;
-    npy::parse(&bytes).map_err(at)
-}
+/// The highest learning rate, as of train.learning_rate.
+const HIGHEST_RATE: f64 = 1e3;
 
-fn read_masks(path: &Path, config: &Config, batch: usize) -> Result<Vec<Stack<f32>>> {
-    let file = checkpoint::read(path)?.tensors;
-    let read = |(name, layer): (&str, &str)| {
-        let units = config.network.scaled(config.layers[layer].maps);
-        let tensor = file
-            .get(name)
-            .ok_or_else(|| data(format!("{}: tensor {name} is missing", path.display())))?;
-        let count = match tensor.shape[..] {
-            [n, u] if n == batch && u == units => 1,
-            [k, n, u] if k > 0 && n == batch && u == units => k,
-            _ => {
-                return Err(data(format!(
-                    "{}: {name}: expected [{batch},{units}] or [K,{batch},{units}], found {:?}",
-                    path.display(),
-                    tensor.shape
-                )));
-            }
-        };
-        if tensor.values.iter().any(|&v| v != 0.0 && v != 1.0) {
-            return Err(data(format!(
-                "{}: {name}: expected zeros and ones",
-                path.display()
-            )));
+/// Refuses numbers that are not finite, after they were written: whoever compares wants to see them.
+fn check_finite(tensors: &Tensors, out: &Path) -> Result<()> {
+    let bad = |t: &&Tensor| t.values.iter().any(|v| !v.is_finite());
+    let loss = tensors.get("loss").filter(bad);
+    let what = match (loss, tensors.0.iter().find(bad)) {
+        (Some(loss), _) => {
+            let step = loss.values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+            format!("the loss of step {} is {}", step + 1, loss.values[step])
         }
-        Ok(Stack {
-            values: tensor.values.clone(),
-            count,
-        })
+        (None, Some(tensor)) => format!("{} is not finite", tensor.name),
+        (None, None) => return Ok(()),
     };
-    [("mask6", "fc6"), ("mask7", "fc7")]
-        .into_iter()
-        .map(read)
-        .collect()
-}
-
-fn read_momentum(path: &Path, config: &Config) -> Result<Tensors> {
-    let mut tensors = checkpoint::read(&checkpoint::weights_path(path))?.tensors;
-    // Our own files have the prefix beside the weights; a file of momentum alone need not.
-    if tensors.0.iter().any(|t| t.name.starts_with("momentum.")) {
-        tensors.0.retain_mut(|t| {
-            let own = t.name.strip_prefix("momentum.").map(str::to_string);
-            own.map(|name| t.name = name).is_some()
-        });
-    }
-    tensors
-        .check(&config.plan()?.params)
-        .map_err(|e| in_file(path, e))?;
-    Ok(tensors)
+    Err(numeric(format!(
+        "{what}; expected finite numbers; what was computed is in {}",
+        out.display()
+    )))
 }
 
 struct StepJob {

@@ -41,7 +41,7 @@ pub struct Train {
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Seed of everything random
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seed)]
     seed: Option<u64>,
     /// Go on from the newest checkpoint of --out [default: of the newest run]
     #[arg(long)]
@@ -138,6 +138,12 @@ impl Train {
             quiet,
         })
     }
+}
+
+/// A seed that a configuration can hold: TOML's integers have a sign.
+fn seed(text: &str) -> std::result::Result<u64, String> {
+    let found = text.parse().ok().filter(|&seed| seed <= i64::MAX as u64);
+    found.ok_or_else(|| format!("expected 0 to {}", i64::MAX))
 }
 
 fn new_run_folder() -> PathBuf {

@@ -18,6 +18,9 @@ pub trait FileSet: Send + Sync {
     /// "class/file", escaped for messages.
     fn name(&self, image: usize) -> String;
 
+    /// The same with what the files lie in before it.
+    fn place(&self, image: usize) -> String;
+
     /// A file's bytes. An error is the reason why there are none, in a few words.
     fn bytes(&self, image: usize) -> Result<Vec<u8>, String>;
 }
@@ -92,6 +95,10 @@ impl Source for Images {
 
     fn name(&self, image: usize) -> String {
         self.files.name(image)
+    }
+
+    fn place(&self, image: usize) -> String {
+        self.files.place(image)
     }
 
     fn side(&self) -> usize {

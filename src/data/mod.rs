@@ -60,6 +60,11 @@ pub trait Source: Send + Sync {
     /// "class/file", escaped for messages.
     fn name(&self, image: usize) -> String;
 
+    /// Where an image is, for messages: its name with the folders before it, where it is a file.
+    fn place(&self, image: usize) -> String {
+        self.name(image)
+    }
+
     /// Side of the stored images, in pixels.
     fn side(&self) -> usize;
 

@@ -79,7 +79,7 @@ pub fn prepare(
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
     {
-        return Err(error);
+        return Err(merge::with_list(error, set, root));
     }
     merge::finish(set, root, &job)
 }

@@ -1,6 +1,6 @@
 //! The bad images of a set: each named once, counted, and too many of them an error.
 
-use crate::data::Source;
+use crate::data::{Dataset, Source};
 use crate::error::{Result, data};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,6 +45,17 @@ impl Skipped {
         self.list().into_iter().map(line).collect()
     }
 
+    /// The same for both halves of a set, each with its folder before the name.
+    pub fn listed_of_both(set: &Dataset) -> String {
+        let halves = [("train", Some(&set.train)), ("val", set.val.as_ref())];
+        let mut all = String::new();
+        for (half, source) in halves {
+            let list = source.map_or_else(String::new, |s| s.skipped().listed(&**s));
+            all.extend(list.lines().map(|line| format!("{half}/{line}\n")));
+        }
+        all
+    }
+
     /// Why an image is bad, if it is known to be.
     pub fn reason(&self, image: usize) -> Option<String> {
         self.reasons().get(&image).cloned()
@@ -64,7 +75,7 @@ impl Skipped {
         let bad = reasons.len();
         drop(reasons);
         if new {
-            tracing::warn!("skipping {}: {reason}", source.name(image));
+            tracing::warn!("skipping {}: {reason}", source.place(image));
         }
         let row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         let len = source.len();
@@ -79,7 +90,7 @@ impl Skipped {
         };
         Err(data(format!(
             "too many bad images: {how}; the last is {}: {reason}; mend or remove them",
-            source.name(image)
+            source.place(image)
         )))
     }
 }

@@ -1,6 +1,6 @@
 //! npy files (NumPy's format), read by validation.
 
-use npyz::{DType, NpyFile, Order};
+use npyz::{DType, NpyFile, Order, TypeStr};
 
 /// Shape and elements, in C order, of an npy file with elements of type `T`.
 ///
@@ -36,8 +36,23 @@ pub fn parse<T: npyz::Deserialize>(bytes: &[u8]) -> Result<(Vec<u64>, Vec<T>), S
         ));
     }
     let shape = file.shape().to_vec();
-    let values = file.into_vec().map_err(|e| format!("{kind}: {e}"))?;
+    let values = file.into_vec().map_err(|_| wrong_type::<T>(&kind))?;
     Ok((shape, values))
+}
+
+/// What was expected, what was found, and what makes the one of the other in NumPy.
+fn wrong_type<T>(found: &TypeStr) -> String {
+    let bits = 8 * found.size_field();
+    let name = match found.type_char() {
+        npyz::TypeChar::Float => format!("float{bits}"),
+        npyz::TypeChar::Int => format!("int{bits}"),
+        npyz::TypeChar::Uint => format!("uint{bits}"),
+        npyz::TypeChar::Bool => "bool".into(),
+        _ => found.to_string(),
+    };
+    let (expected, size) = (std::any::type_name::<T>(), size_of::<T>());
+    let code = &expected[..1];
+    format!("expected {expected}, found {name} (convert with .astype('{code}{size}'))")
 }
 
 /// Brackets within each other in a header: two for numbers, a few more for records. The reader's
@@ -105,6 +120,22 @@ mod tests {
             let refused = parse::<f32>(&file).unwrap_err();
             assert!(refused.contains("brackets within"), "{refused}");
         }
+    }
+
+    #[test]
+    fn another_type_of_numbers_is_named_with_the_way_to_convert_it() {
+        let header = |kind: &str| {
+            let text = "'fortran_order': False, 'shape': (1,)}";
+            with_header(&format!("{{'descr': '{kind}', {text}"))
+        };
+        assert_eq!(
+            parse::<f32>(&header("<f8")).unwrap_err(),
+            "expected f32, found float64 (convert with .astype('f4'))"
+        );
+        assert_eq!(
+            parse::<i64>(&header("<i4")).unwrap_err(),
+            "expected i64, found int32 (convert with .astype('i8'))"
+        );
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! with [`result`].
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
+use crate::error::{Result, data};
 use indicatif::MultiProgress;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -26,12 +27,40 @@ pub(super) fn on_terminal() -> bool {
     io::stderr().is_terminal() && !dumb
 }
 
-/// Prints a result to stdout, above the bars if there are any.
+/// Why a result could not be written, where one could not: see [`written`].
+static UNWRITTEN: OnceLock<String> = OnceLock::new();
+
+/// Prints a result to stdout, above the bars if there are any. What cannot be written is told by
+/// [`written`], at the end of the command.
 pub fn result(text: &str) {
     BARS.suspend(|| {
-        // A reader that has gone away (`| head`) is no error.
-        let _ = writeln!(io::stdout().lock(), "{text}");
+        let mut stdout = io::stdout().lock();
+        note_unwritten(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
     });
+}
+
+/// Remembers why something could not be written to stdout. A reader that has gone away (`| head`)
+/// is no error.
+pub fn note_unwritten(outcome: io::Result<()>) {
+    if let Some(error) = outcome
+        .err()
+        .filter(|e| e.kind() != io::ErrorKind::BrokenPipe)
+    {
+        UNWRITTEN.get_or_init(|| error.to_string());
+    }
+}
+
+/// Whether all results have reached stdout.
+///
+/// # Errors
+/// `Data`, with what the system said.
+pub fn written() -> Result<()> {
+    match UNWRITTEN.get() {
+        None => Ok(()),
+        Some(why) => Err(data(format!(
+            "the result cannot be written to stdout: {why}"
+        ))),
+    }
 }
 
 /// Prints the error a command ends with to stderr, in one line, above the bars.

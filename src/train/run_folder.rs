@@ -3,8 +3,8 @@
 use super::files::Files;
 use crate::checkpoint::{self, Checkpoint, FILE_NAME};
 use crate::config::Config;
-use crate::data::Source;
-use crate::error::{Error, Result, usage};
+use crate::data::{Dataset, Skipped, Source};
+use crate::error::{Error, Result, data, usage};
 use crate::network::params::Tensors;
 use crate::report::curves::{Run, learning_curves};
 use crate::report::kernels::kernels;
@@ -143,10 +143,7 @@ impl RunFolder {
 
     /// Lists the bad images of a set that were met by now; gives the file.
     pub fn list_skipped(&self, source: &dyn Source) -> Result<PathBuf> {
-        let path = self.path.join(SKIPPED);
-        checkpoint::replace(&path, source.skipped().listed(source).as_bytes())
-            .map_err(|e| usage(format!("{}: cannot be written: {e}", path.display())))?;
-        Ok(path)
+        write_skipped(&self.path, &source.skipped().listed(source))
     }
 
     /// Draws the learning curves and conv1's kernels.
@@ -180,6 +177,27 @@ impl RunFolder {
         self.events.flush()?;
         Ok(paths)
     }
+}
+
+/// An error that ends a run because of its images, with the list of the bad ones in the run's
+/// folder; any other error as it is.
+pub fn with_skipped(error: Error, folder: &Path, set: &Dataset) -> Error {
+    let list = Skipped::listed_of_both(set);
+    match error {
+        Error::Data(text) if !list.is_empty() => match write_skipped(folder, &list) {
+            Ok(path) => data(format!("{text}; {} names all", path.display())),
+            // The error that came first is the one to tell.
+            Err(_) => Error::Data(text),
+        },
+        error => error,
+    }
+}
+
+fn write_skipped(folder: &Path, list: &str) -> Result<PathBuf> {
+    let path = folder.join(SKIPPED);
+    checkpoint::replace(&path, list.as_bytes())
+        .map_err(|e| usage(format!("{}: cannot be written: {e}", path.display())))?;
+    Ok(path)
 }
 
 fn problem(path: &Path, what: &str, error: std::io::Error) -> Error {

@@ -58,7 +58,7 @@ fn skipped_images_are_said_once_with_their_number_and_the_file_that_lists_them()
         assert_eq!(lines(expected), 1, "{}", ran.stderr);
         for (class, name, _) in bad {
             assert_eq!(
-                lines(&format!("skipping {class}/{name}: ")),
+                lines(&format!("skipping images/train/{class}/{name}: ")),
                 1,
                 "{}",
                 ran.stderr
@@ -80,4 +80,30 @@ fn a_run_without_bad_images_says_nothing_of_them() {
     let ran = run(folder.path(), &[RUN, &["--steps", "4"]].concat()).well();
     assert!(!ran.stderr.contains("could not be read"), "{}", ran.stderr);
     assert!(!folder.path().join("run/skipped.txt").exists());
+}
+
+#[test]
+fn too_many_bad_images_end_a_run_with_their_paths_and_the_list_of_all() {
+    let folder = folder();
+    images(folder.path(), "train", 20);
+    let bad = |n: u32| format!("{}/{n:02}.png", ["cat", "dog"][n as usize % 2]);
+    for n in 0..11 {
+        std::fs::write(folder.path().join("images/train").join(bad(n)), "<html>").unwrap();
+    }
+    let ran = run(folder.path(), RUN);
+    for n in 0..11 {
+        let line = format!("skipping images/train/{}: ", bad(n));
+        assert_eq!(ran.stderr.matches(&line).count(), 1, "{}", ran.stderr);
+    }
+    let message = ran.wrong(3);
+    for words in [
+        "11 of 40 images are bad, 10 are borne; the last is images/train/",
+        "run/skipped.txt names all",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    let list = std::fs::read_to_string(folder.path().join("run/skipped.txt")).unwrap();
+    assert_eq!(list.lines().count(), 11, "{list}");
+    let first = "train/cat/00.png\tneither JPEG nor PNG";
+    assert!(list.starts_with(first), "{list}");
 }

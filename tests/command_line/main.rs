@@ -13,6 +13,7 @@ mod numbers;
 mod preparing;
 mod pytorch;
 mod reproducible;
+mod results;
 mod run_folder;
 mod run_in_use;
 mod step;

@@ -45,6 +45,14 @@ fn flags_that_do_not_exist_or_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_seed_that_no_configuration_can_hold_is_refused_with_the_range() {
+    for seed in ["9223372036854775808", "18446744073709551616", "-1", "one"] {
+        let message = error(2, &format!("train --seed={seed}"));
+        assert_says(&message, &["--seed", "expected 0 to 9223372036854775807"]);
+    }
+}
+
+#[test]
 fn unknown_keys_and_presets_name_the_nearest() {
     let message = error(2, "train --set train.learning_rte=0.1");
     assert_says(&message, &["train.learning_rte", "train.learning_rate"]);

@@ -102,6 +102,11 @@ fn mistakes_have_their_exit_codes_and_remedies() {
     );
     wrong(&["prepare", "images", "other", "--side", "8"], 2, "16");
     wrong(
+        &["prepare", "images", "other", "--quality", "80"],
+        2,
+        "--store jpeg",
+    );
+    wrong(
         &[
             "train", "--cpu", "--data", "set", "--out", "run", "--steps", "1",
         ],
@@ -169,4 +174,24 @@ fn the_loader_s_bench_names_the_stage_that_bounds_it() {
         assert!(stages.contains(&json["bound"].as_str().unwrap()));
         assert!(json["step_images_per_second"].as_f64().unwrap() > 0.0);
     }
+}
+
+#[test]
+fn too_many_bad_images_end_a_preparation_with_the_list_of_all() {
+    let folder = folder();
+    images(folder.path());
+    for n in 0..11 {
+        let path = format!("images/train/cat/bad{n:02}.png");
+        std::fs::write(folder.path().join(path), "<html>").unwrap();
+    }
+    let message = run(folder.path(), PREPARE).wrong(3);
+    for words in [
+        "the last is images/train/cat/bad",
+        "set/skipped.txt names all",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    let list = std::fs::read_to_string(folder.path().join("set/skipped.txt")).unwrap();
+    assert_eq!(list.lines().count(), 11, "{list}");
+    assert!(list.starts_with("train/cat/bad00.png\t"), "{list}");
 }

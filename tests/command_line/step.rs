@@ -118,7 +118,19 @@ fn images_labels_and_masks_of_other_shapes_are_refused_with_both_shapes() {
         &[1, 3, 64, 64],
         &zeros,
     );
-    refused(&["--images", "x4.npy"], &["x4.npy"]);
+    refused(
+        &["--images", "x4.npy"],
+        &["x4.npy: expected f32, found float64 (convert with .astype('f4'))"],
+    );
+    let mut pixels = vec![0f32; 3 * 64 * 64];
+    pixels[70] = f32::NAN;
+    npy(
+        &folder.path().join("x7.npy"),
+        "<f4",
+        &[1, 3, 64, 64],
+        bytemuck::cast_slice(&pixels),
+    );
+    refused(&["--images", "x7.npy"], &["x7.npy", "element 70 is NaN"]);
     npy(&folder.path().join("x5.npy"), "<f4", &[0, 3, 64, 64], &[]);
     refused(&["--images", "x5.npy"], &["x5.npy", "no image"]);
     std::fs::write(folder.path().join("x6.npy"), "hello").unwrap();
@@ -205,4 +217,87 @@ fn a_file_that_cannot_be_written_is_an_error() {
     let inputs = StepInputs::write(folder.path(), 2);
     let ran = inputs.step(folder.path(), &["--cpu", "--out", "absent/out.safetensors"]);
     assert!(ran.wrong(4).contains("absent/out.safetensors"));
+}
+
+#[test]
+fn a_learning_rate_that_is_none_is_refused() {
+    let folder = folder();
+    let inputs = StepInputs::write(folder.path(), 2);
+    for (rate, shown) in [("--lr=nan", "NaN"), ("--lr=-1", "-1"), ("--lr=inf", "inf")] {
+        let ran = inputs.step(folder.path(), &["--cpu", "--out", "o.safetensors", rate]);
+        let message = ran.wrong(2);
+        let expected = format!("--lr {shown}: expected 0 to 1000");
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_is_written_and_then_an_error() {
+    let folder = folder();
+    let inputs = StepInputs::write(folder.path(), 2);
+    let path = folder.path().join("w.safetensors");
+    let mut weights = read(&path).unwrap().tensors;
+    for t in weights.0.iter_mut().filter(|t| t.name == "fc8.weight") {
+        t.values.fill(1e38);
+    }
+    write_tensors(&path, &weights).unwrap();
+    let flags = ["--cpu", "--out", "o.safetensors"];
+    let message = inputs.step(folder.path(), &flags).wrong(6);
+    for word in ["the loss of step 1 is ", "o.safetensors"] {
+        assert!(message.contains(word), "{message} does not say {word}");
+    }
+    assert!(folder.path().join("o.safetensors").exists());
+}
+
+/// Of several batches every one is used, and none twice.
+#[test]
+fn there_are_as_many_steps_as_batches() {
+    let folder = folder();
+    let inputs = StepInputs::write(folder.path(), 4);
+    // The same images as two batches of two.
+    let bytes = std::fs::read(folder.path().join("x.npy")).unwrap();
+    let pixels = &bytes[bytes.len() - 4 * 4 * 3 * 64 * 64..];
+    let x2 = folder.path().join("x2.npy");
+    npy(&x2, "<f4", &[2, 2, 3, 64, 64], pixels);
+    let labels: [i64; 4] = [0, 1, 2, 3];
+    let y2 = folder.path().join("y2.npy");
+    npy(&y2, "<i8", &[2, 2], bytemuck::cast_slice(&labels));
+    let y1 = folder.path().join("y1.npy");
+    npy(&y1, "<i8", &[2], bytemuck::cast_slice(&labels[..2]));
+    let step = |labels: &str, more: &[&str]| {
+        let fixed = [
+            "--cpu",
+            "--out",
+            "o.safetensors",
+            "--images",
+            "x2.npy",
+            "--labels",
+        ];
+        inputs.step(folder.path(), &[&fixed[..], &[labels], more].concat())
+    };
+    let losses = |labels: &str, more: &[&str]| {
+        step(labels, more).well();
+        let out = read(&folder.path().join("o.safetensors")).unwrap().tensors;
+        out.get("loss").unwrap().shape.clone()
+    };
+    assert_eq!(losses("y2.npy", &[]), [2]);
+    assert_eq!(losses("y1.npy", &[]), [2]);
+    assert_eq!(losses("y2.npy", &["--steps", "2"]), [2]);
+    for steps in ["1", "3", "4"] {
+        let message = step("y1.npy", &["--steps", steps]).wrong(3);
+        let expected = format!("x2.npy: holds 2 batches for {steps} step(s)");
+        assert!(message.contains(&expected), "{message}");
+    }
+    // Masks likewise: one pair a step, or one for all.
+    let units = inputs.config.network.scaled(4096);
+    let mask = |name: &str, count: usize| alexnet_mp::network::params::Tensor {
+        name: name.into(),
+        shape: vec![count, 2, units],
+        values: vec![1.0; count * 2 * units],
+    };
+    let masks = Tensors(vec![mask("mask6", 2), mask("mask7", 3)]);
+    write_tensors(&folder.path().join("m3.safetensors"), &masks).unwrap();
+    let message = step("y2.npy", &["--steps", "2", "--masks", "m3.safetensors"]).wrong(3);
+    let expected = "m3.safetensors: mask7: holds 3 batches for 2 step(s)";
+    assert!(message.contains(expected), "{message}");
 }

@@ -280,6 +280,7 @@ fn doubtful_sets_are_warned_of_with_numbers() {
         "train/a/same.png",
         "train/a/same2.png",
         "train/b/same.png",
+        "val/a/same.png",
         "val/b/same.png",
     ] {
         put(root.path().join(file), &same);
@@ -290,7 +291,7 @@ fn doubtful_sets_are_warned_of_with_numbers() {
     for expected in [
         "1 of 3 class folders hold no images, the first is nothing",
         "2 files of train repeat another one, as a/same.png",
-        "1 files are both in train and in val, as train/a/same.png",
+        "2 files of val are in train too, as val/a/same.png, which is train/a/same.png",
         "1 entries ignored",
     ] {
         assert!(log.contains(expected), "{expected}: {log}");

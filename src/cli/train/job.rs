@@ -7,7 +7,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::{Result, usage};
-use crate::train::{Lock, Outcome, RunFolder, Session, Signals, Trainer};
+use crate::train::{Lock, Outcome, RunFolder, Session, Signals, Trainer, with_skipped};
 use std::path::PathBuf;
 
 /// A session but for the statistics of its data, which can take long: devices are opened first.
@@ -27,7 +27,8 @@ impl Prepared {
         let (folder, lock) = self.folder.open()?;
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let cache = folder.join("stats.safetensors");
-        let statistics = self.data.statistics(Some(&cache), threads)?;
+        let statistics = self.data.statistics(Some(&cache), threads);
+        let statistics = statistics.map_err(|e| with_skipped(e, &folder, &self.data))?;
         Ok(Session {
             config: self.config,
             data: self.data,
@@ -99,6 +100,8 @@ impl Job for TrainJob {
         )?;
         engine.set_graphs(self.graphs)?;
         let session = self.prepared.session()?;
-        Trainer::new(&mut engine, session, self.signals)?.run()
+        let (folder, set) = (session.folder.clone(), session.data.clone());
+        let outcome = Trainer::new(&mut engine, session, self.signals)?.run();
+        outcome.map_err(|error| with_skipped(error, &folder, &set))
     }
 }

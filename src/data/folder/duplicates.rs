@@ -49,7 +49,7 @@ pub fn warn(root: &Path, train: &Listing, val: Option<&Listing>) {
         .into_par_iter()
         .flat_map_iter(|group| same_contents(group, half))
         .collect();
-    report(root, train, &equal);
+    report(root, train, val, &equal);
 }
 
 /// Splits files of one size into groups of equal contents.
@@ -67,13 +67,10 @@ fn same_contents<'a>(
     same.into_values().filter(|files| files.len() > 1)
 }
 
-fn report(root: &Path, train: &Listing, equal: &[Vec<(bool, usize)>]) {
+fn report(root: &Path, train: &Listing, val: Option<&Listing>, equal: &[Vec<(bool, usize)>]) {
     let root = escape(root.as_os_str());
     let of_train = |group: &[(bool, usize)]| group.iter().filter(|f| !f.0).count();
     let repeated: usize = equal.iter().map(|g| of_train(g).saturating_sub(1)).sum();
-    let leaked = equal
-        .iter()
-        .filter(|g| of_train(g) > 0 && of_train(g) < g.len());
     let example = |group: &[(bool, usize)]| {
         let first = group.iter().filter(|f| !f.0).map(|f| f.1).min();
         first.map_or(String::new(), |i| train.name(i))
@@ -88,10 +85,19 @@ fn report(root: &Path, train: &Listing, equal: &[Vec<(bool, usize)>]) {
         let first = first(names);
         tracing::warn!("{root}: {repeated} files of train repeat another one, as {first}");
     }
-    let leaks: Vec<String> = leaked.map(|g| example(g)).collect();
-    if !leaks.is_empty() {
-        let count = leaks.len();
-        let first = first(leaks);
-        tracing::warn!("{root}: {count} files are both in train and in val, as train/{first}");
+    // Every file of val whose contents are in train, with the first of train that has them.
+    let of_val = |group: &Vec<(bool, usize)>| {
+        let like = example(group);
+        let files = group.iter().filter(|f| f.0 && !like.is_empty());
+        let names = files.filter_map(|f| Some(val?.name(f.1)));
+        names.map(|name| (name, like.clone())).collect::<Vec<_>>()
+    };
+    let leaked: Vec<(String, String)> = equal.iter().flat_map(of_val).collect();
+    if let Some((first, like)) = leaked.iter().min() {
+        let count = match leaked.len() {
+            1 => "1 file of val is".into(),
+            n => format!("{n} files of val are"),
+        };
+        tracing::warn!("{root}: {count} in train too, as val/{first}, which is train/{like}");
     }
 }

@@ -135,6 +135,10 @@ impl FileSet for Listing {
         )
     }
 
+    fn place(&self, image: usize) -> String {
+        escape(self.path(image).as_os_str())
+    }
+
     fn bytes(&self, image: usize) -> Result<Vec<u8>, String> {
         read_file(&self.path(image))
     }

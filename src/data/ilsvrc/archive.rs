@@ -149,6 +149,8 @@ struct Place {
 
 /// The images of one half.
 pub struct Archive {
+    /// Where it is, escaped for messages.
+    path: String,
     file: File,
     classes: Vec<String>,
     places: Vec<Place>,
@@ -187,7 +189,7 @@ impl Archive {
             .map(|(class, m)| (label(&class), m))
             .collect();
         let names: Vec<String> = classes.iter().map(|class| shown_name(class)).collect();
-        Ok((Archive::new(file, labelled, names.clone()), names))
+        Ok((Archive::new(path, file, labelled, names.clone()), names))
     }
 
     /// The validation set: numbered images without classes.
@@ -199,10 +201,10 @@ impl Archive {
         drop_others(path, &mut images, |member| member);
         let labels = labels(images.iter().map(Member::file_name), classes, truth, path)?;
         let labelled = labels.into_iter().zip(images).collect();
-        Ok(Archive::new(file, labelled, classes.to_vec()))
+        Ok(Archive::new(path, file, labelled, classes.to_vec()))
     }
 
-    fn new(file: File, mut images: Vec<(u32, Member)>, classes: Vec<String>) -> Self {
+    fn new(path: &Path, file: File, mut images: Vec<(u32, Member)>, classes: Vec<String>) -> Self {
         images.sort_by(|(a, m), (b, n)| (a, m.file_name()).cmp(&(b, n.file_name())));
         let (mut places, mut names) = (Vec::with_capacity(images.len()), Vec::new());
         for (label, member) in images {
@@ -216,6 +218,7 @@ impl Archive {
             });
         }
         Archive {
+            path: shown(path),
             file,
             classes,
             places,
@@ -263,6 +266,10 @@ impl FileSet for Archive {
         let place = self.places[image];
         let name = shown_name(&self.names[start..place.name_end]);
         format!("{}/{name}", self.classes[place.label as usize])
+    }
+
+    fn place(&self, image: usize) -> String {
+        format!("{}: {}", self.path, self.name(image))
     }
 
     fn bytes(&self, image: usize) -> Result<Vec<u8>, String> {

@@ -65,6 +65,10 @@ impl FileSet for Flat {
         format!("{}/{}", self.classes[*label as usize], escape(file))
     }
 
+    fn place(&self, image: usize) -> String {
+        escape(self.folder.join(&self.files[image].1).as_os_str())
+    }
+
     fn bytes(&self, image: usize) -> Result<Vec<u8>, String> {
         read_file(&self.folder.join(&self.files[image].1))
     }
