@@ -115,6 +115,12 @@ fn thread_sanitizer_sees_a_missing_barrier() {
 }
 
 #[test]
+fn thread_sanitizer_sees_a_race_with_threads_that_have_ended_and_none_where_warps_keep_apart() {
+    let words = ["ThreadSanitizer: data race", "faulty.cu:"];
+    expect("thread", "vcuda_warp_sums 0", "vcuda_warp_sums 1", &words);
+}
+
+#[test]
 fn thread_sanitizer_sees_data_of_a_cp_async_used_before_the_wait() {
     expect(
         "thread",

@@ -59,7 +59,17 @@ NO_SANITIZE void resume(Thread& thread) {
     thread.state = State::ready;
     switch_to(thread.fibre);
     current = nullptr;
+#ifndef SIMT_TSAN
     if (thread.state == State::done) retire(thread.fibre);
+#endif
+}
+
+/// Takes the stacks of an ended block's threads away. Elsewhere a thread's goes as soon as it ends, and the next one finds
+/// it in the cache; but nothing orders two threads of a block, and ThreadSanitizer would see them race for the stack.
+void retire_all([[maybe_unused]] int count) {
+#ifdef SIMT_TSAN
+    for (int i = 0; i < count; i++) retire(threads[i].fibre);
+#endif
 }
 
 [[noreturn]] void trap_at(const Thread& thread, const char* reason) {
@@ -160,7 +170,7 @@ void run_block(int count) {
             int first = order[i] * warp_width;
             ended += run_warp(threads + first, std::min(warp_width, count - first));
         }
-        if (ended == count) return;
+        if (ended == count) return retire_all(count);
         release_barrier(count, ended);
     }
 }

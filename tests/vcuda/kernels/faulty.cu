@@ -23,6 +23,18 @@ extern "C" __global__ void __launch_bounds__(Block) vcuda_block_sum_without_barr
     block_sum<false>(out, x);
 }
 
+// Each warp sums its part of x by shuffles, leaves the sum in shared memory and ends, before the next one starts. With
+// `stride` 0 all warps leave theirs in one place.
+extern "C" __global__ void __launch_bounds__(Block) vcuda_warp_sums(float* out, const float* x, int stride) {
+    __shared__ float sums[Block / 32];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float sum = x[threadIdx.x];
+    for (int bits = 16; bits; bits /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bits);
+    if (lane == 0) sums[warp * stride] = sum;
+    __syncwarp();
+    if (lane == 1) out[warp] = sums[warp * stride];
+}
+
 // y[i] = 2·x[i]. With `past` above zero, so many threads go beyond the end of the arrays.
 extern "C" __global__ void __launch_bounds__(Block) vcuda_read(float* y, const float* x, int n, int past) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
