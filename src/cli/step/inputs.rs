@@ -8,7 +8,7 @@ use crate::formats::npy;
 use crate::network::params::Tensors;
 use std::path::Path;
 
-/// One array of `[N, …]` that every step uses, or one a step of `[K, N, …]`.
+/// One array of `[N, …]` that every step uses, or several of `[K, N, …]` that the steps use in turn.
 pub struct Stack<T> {
     values: Vec<T>,
     count: usize,
@@ -100,7 +100,7 @@ impl Step {
     /// How many steps to make: those asked for, else one for each batch of the inputs.
     ///
     /// # Errors
-    /// `Data` where a file holds neither one batch for all steps nor one for each.
+    /// `Data` where files hold several batches each, and not equally many.
     pub(super) fn count(&self, inputs: &Inputs) -> Result<usize> {
         let mut counts = vec![
             (&self.images, "", inputs.images.count),
@@ -111,11 +111,10 @@ impl Step {
             counts.push((path, ": mask7", masks[1].count));
         }
         let most = counts.iter().map(|c| c.2).max().unwrap_or(1);
-        let steps = self.steps.unwrap_or(most);
-        match counts.iter().find(|c| c.2 != 1 && c.2 != steps) {
-            None => Ok(steps),
+        match counts.iter().find(|c| c.2 != 1 && c.2 != most) {
+            None => Ok(self.steps.unwrap_or(most)),
             Some((path, what, count)) => Err(data(format!(
-                "{}{what}: holds {count} batches for {steps} step(s): expected 1 for all, or {steps}",
+                "{}{what}: holds {count} batches: expected 1 for all steps, or {most} as another file does",
                 path.display()
             ))),
         }
