@@ -83,49 +83,58 @@ const STREAMS: [Streams; 5] = [
     Streams::Random(3),
 ];
 
+/// Runs a test in every order that streams may take.
+fn in_any_order(test: impl Fn(Options)) {
+    vcuda::in_own_process(|| {
+        for streams in STREAMS {
+            println!("{streams:?}");
+            test(Options {
+                streams: Some(streams),
+                ..Options::default()
+            });
+        }
+    });
+}
+
+/// Whether so many rounds give the numbers they must, without faults.
+fn plays_right(ordinals: [usize; 2], rounds: usize, session: &Session) {
+    assert_eq!(play(ordinals, rounds), expected(rounds));
+    assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
+}
+
 #[test]
 fn two_gpus_exchange_directly_in_any_order() {
-    for streams in STREAMS {
-        let Some(session) = session(Options {
-            streams: Some(streams),
-            ..Options::default()
-        }) else {
+    in_any_order(|order| {
+        let Some(session) = session(order) else {
             return;
         };
-        assert_eq!(play(two(), 6), expected(6), "{streams:?}");
-        assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
-    }
+        plays_right(two(), 6, &session);
+    });
 }
 
 #[test]
 fn one_gpu_opened_twice_exchanges_with_itself_in_any_order() {
-    for streams in STREAMS {
-        let Some(session) = session(Options {
-            streams: Some(streams),
-            ..Options::default()
-        }) else {
+    in_any_order(|order| {
+        let Some(session) = session(order) else {
             return;
         };
-        assert_eq!(play([0, 0], 6), expected(6), "{streams:?}");
-        assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
-    }
+        plays_right([0, 0], 6, &session);
+    });
 }
 
 #[test]
 fn without_peer_access_messages_go_through_the_host_in_any_order() {
-    for streams in STREAMS {
+    in_any_order(|order| {
         let options = Options {
-            streams: Some(streams),
             peer_access: Some(false),
-            ..Options::default()
+            ..order
         };
         let Some(session) = virtual_session(options) else {
             return;
         };
-        assert_eq!(play([0, 1], 6), expected(6), "{streams:?}");
+        plays_right([0, 1], 6, &session);
         assert_eq!(session.counters().peer_bytes, 0);
-        assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
-    }
+    });
 }
 
 #[test]
@@ -158,11 +167,10 @@ fn missing_peer_access_is_named() {
 
 #[test]
 fn copies_that_are_refused_though_access_is_granted_are_replaced() {
-    for streams in STREAMS {
+    in_any_order(|order| {
         let options = Options {
             peer_copies: Some(false),
-            streams: Some(streams),
-            ..Options::default()
+            ..order
         };
         let Some(session) = virtual_session(options) else {
             return;
@@ -176,29 +184,30 @@ fn copies_that_are_refused_though_access_is_granted_are_replaced() {
             "{reason}"
         );
         drop((a, b));
-        assert_eq!(play([0, 1], 3), expected(3));
-        assert_eq!(session.counters().faults, 0, "{:?}", session.last_fault());
-    }
+        plays_right([0, 1], 3, &session);
+    });
 }
 
 #[test]
 fn copies_that_lie_are_found_and_replaced() {
-    for fibres in Fibres::ALL {
-        let options = Options {
-            corrupt_peer: Some(true),
-            fibres: Some(fibres),
-            ..Options::default()
-        };
-        let Some(_session) = virtual_session(options) else {
-            return;
-        };
-        let [mut a, mut b] = open([0, 1]);
-        let report = prove(&mut a, &mut b).unwrap();
-        assert!(!report.direct);
-        assert!(report.reason.unwrap().contains("arrive wrong"));
-        drop((a, b));
-        assert_eq!(play([0, 1], 3), expected(3));
-    }
+    vcuda::in_own_process(|| {
+        for fibres in Fibres::ALL {
+            let options = Options {
+                corrupt_peer: Some(true),
+                fibres: Some(fibres),
+                ..Options::default()
+            };
+            let Some(session) = virtual_session(options) else {
+                return;
+            };
+            let [mut a, mut b] = open([0, 1]);
+            let report = prove(&mut a, &mut b).unwrap();
+            assert!(!report.direct);
+            assert!(report.reason.unwrap().contains("arrive wrong"));
+            drop((a, b));
+            plays_right([0, 1], 3, &session);
+        }
+    });
 }
 
 #[test]

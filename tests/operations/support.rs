@@ -82,9 +82,13 @@ pub fn watched_for_races() -> bool {
 }
 
 /// The cases whose `work`, in multiply-adds or elements, the tool at hand gets through: all, but under Miri, which
-/// interprets and takes a thousand times as long.
+/// interprets and takes a thousand times as long, and under ThreadSanitizer.
 pub fn affordable<T>(cases: impl IntoIterator<Item = T>, work: impl Fn(&T) -> usize) -> Vec<T> {
-    let most = if cfg!(miri) { 100_000 } else { usize::MAX };
+    let most = match () {
+        () if cfg!(miri) => 100_000,
+        () if watched_for_races() => 21_000_000,
+        () => usize::MAX,
+    };
     cases
         .into_iter()
         .filter(|case| work(case) <= most)
