@@ -345,7 +345,7 @@ fn give_up(board: &Board, files: &Files, late: Late) {
     // That a device hangs is to be told, whatever became of the checkpoint.
     let _ = files.finish_within(Duration::from_secs(10));
     messages::error(&format!(
-        "step {}: {} has not answered{doing} for {:.0} s and is taken to hang (train.step_timeout); {}",
+        "step {}: no answer from {}{doing} for {:.0} s, taken to hang (train.step_timeout); {}",
         board.step(),
         board.stuck(),
         late.limit,
