@@ -6,6 +6,7 @@ use alexnet_mp::device::Device;
 use alexnet_mp::device::cuda::{CudaDevice, obstacles, probe, prove};
 use alexnet_mp::engine::{Dropping, Engine, StepContext};
 use alexnet_mp::error::{Error, Result};
+use alexnet_mp::network::op::{Linear, Shape};
 use cudarc::driver::sys;
 use std::time::{Duration, Instant};
 use vcuda::{Options, Session};
@@ -244,10 +245,42 @@ fn a_gpu_that_hangs_is_an_error_in_time() {
         a.scale(1000, 2.0, &mut buffer).unwrap();
         a.send(&buffer, 1000, &mailbox).unwrap();
         b.receive(&mailbox, &mut inbox).unwrap();
+        b.scale(1000, 2.0, &mut inbox).unwrap();
         assert!(message(a.synchronize()).contains(NO_ANSWER));
         // The other GPU waits for the first one; everything is given up without a wait without end.
         assert!(message(b.synchronize()).contains("GPU 1"));
         drop((mailbox, buffer, inbox, gpus));
+    });
+}
+
+#[test]
+fn only_what_reads_a_message_waits_for_it() {
+    in_time("only_what_reads_a_message_waits_for_it", 1, |session| {
+        let mut gpus = [CudaDevice::open(0).unwrap(), CudaDevice::open(1).unwrap()];
+        let [a, b] = &mut gpus;
+        let op = Linear {
+            input: Shape::new(10, 1, 1),
+            parts: 2,
+            outputs: 10,
+            activation: None,
+        };
+        let mailbox = CudaDevice::mailbox(a, b, 100).unwrap();
+        let mut sent = a.allocate(100).unwrap();
+        let [own, mut inbox, mut y, w, bias] =
+            [100, 100, 100, 100, 10].map(|n| b.allocate(n).unwrap());
+        b.synchronize().unwrap();
+        // The message never arrives.
+        hang_at(1);
+        vcuda::reset_counters();
+        a.scale(100, 2.0, &mut sent).unwrap();
+        a.send(&sent, 100, &mailbox).unwrap();
+        b.receive(&mailbox, &mut inbox).unwrap();
+        b.synchronize().unwrap();
+        b.linear_forward(&op, 10, &[&own, &inbox], &[&w, &w], &bias, None, &mut y)
+            .unwrap();
+        assert_eq!(session.counters().products, 1);
+        assert!(message(b.synchronize()).contains("no answer for"));
+        drop((mailbox, sent, own, inbox, y, w, bias, gpus));
     });
 }
 

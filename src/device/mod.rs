@@ -425,7 +425,8 @@ pub trait Device: Send + Sized {
     }
     /// Sends the start of `from`. Waits while the receiver has not yet taken the last message.
     fn send(&mut self, from: &Self::Buffer, elements: usize, to: &Self::Mailbox) -> Result<()>;
-    /// Takes the next message into `inbox` (of the mailbox's size), waiting for it to be sent.
+    /// Takes the next message into `inbox` (of the mailbox's size), waiting for it to be sent. The
+    /// bytes may still be on their way: what reads them waits for them.
     fn receive(&mut self, from: &Self::Mailbox, inbox: &mut Self::Buffer) -> Result<()>;
     // Graphs. Without them, `captures` says so and the others are not called.
 

@@ -70,6 +70,8 @@ pub struct Buffer {
     marks: Option<Memory>,
     /// Copies to other devices that may still be reading: the next write waits for them.
     readers: RefCell<Vec<Arc<Event>>>,
+    /// A message that may still be on its way here: the next use waits for it, and nothing before that.
+    arrival: RefCell<Option<Arc<Event>>>,
 }
 
 impl Buffer {
@@ -81,6 +83,7 @@ impl Buffer {
             copy: None,
             marks: None,
             readers: RefCell::default(),
+            arrival: RefCell::default(),
         })
     }
 
@@ -114,7 +117,13 @@ impl Buffer {
         self.readers.get_mut().drain(..)
     }
 
-    /// Where the elements are, after a look at whether `elements` of them are there on this GPU.
+    /// Notes that the elements are those of a message that is here once `arrived` has happened.
+    pub fn arrives_with(&mut self, arrived: &Arc<Event>) {
+        *self.arrival.get_mut() = Some(arrived.clone());
+    }
+
+    /// Where the elements are, after a look at whether `elements` of them are there on this GPU. What is issued to its
+    /// compute stream from here on comes after a message that was on its way.
     pub fn checked(&self, home: &Home, elements: usize) -> Result<Pointer> {
         if elements > self.elements {
             return Err(device(format!(
@@ -127,6 +136,9 @@ impl Buffer {
                 "{}: an operation was given memory of {}",
                 home.name, self.memory.home.name
             )));
+        }
+        if let Some(arrived) = self.arrival.take() {
+            arrived.wait(home, &home.streams.compute)?;
         }
         Ok(self.memory.pointer())
     }

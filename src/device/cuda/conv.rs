@@ -293,15 +293,24 @@ impl CudaDevice {
         buffers: &[&Buffer],
         elements: usize,
     ) -> Result<[Pointer; 2]> {
-        match (parts, buffers) {
-            (1, [own]) => Ok([self.input(own, elements)?, Pointer::NULL]),
-            (2, [own, peer]) => Ok([self.input(own, elements)?, self.input(peer, elements)?]),
-            _ => Err(device(format!(
-                "{}: an operation of {parts} parts was given {} buffers (1 or 2 columns are possible)",
-                self.home.name,
-                buffers.len()
-            ))),
+        self.expect_parts(parts, buffers)?;
+        let peer = buffers.get(1).map(|peer| self.input(peer, elements));
+        Ok([
+            self.input(buffers[0], elements)?,
+            peer.unwrap_or(Ok(Pointer::NULL))?,
+        ])
+    }
+
+    /// Checks that there is a buffer for each part.
+    pub(super) fn expect_parts(&self, parts: usize, buffers: &[&Buffer]) -> Result<()> {
+        if (1..=2).contains(&parts) && buffers.len() == parts {
+            return Ok(());
         }
+        Err(device(format!(
+            "{}: an operation of {parts} parts was given {} buffers (1 or 2 columns are possible)",
+            self.home.name,
+            buffers.len()
+        )))
     }
 }
 

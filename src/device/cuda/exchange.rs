@@ -6,7 +6,8 @@
 //! waited for. Of the events of one message
 //! - `produced`: the sender's computing has written what is sent; the copy waits for it;
 //! - `free`: the receiver's computing is done with the memory that is now the slot; the copy waits for it;
-//! - `arrived`: the copy is done; the receiver's computing waits for it, and the sender's next write to the source.
+//! - `arrived`: the copy is done; the receiver's computing waits for it where it first uses what it received, and the
+//!   sender's next write to the source.
 //!
 //! Where devices cannot reach each other, the copy goes through pinned host memory, chunk by chunk, so that the way
 //! out of one GPU and the way into the other overlap.
@@ -233,13 +234,14 @@ impl CudaDevice {
 
     pub(super) fn receive_message(&mut self, from: &Mailbox, inbox: &mut Buffer) -> Result<()> {
         from.turn.take(|message| {
-            self.wait(&self.home.streams.compute, &message.arrived)?;
             // Also orders copies that still read the inbox before what is issued from here on.
             self.output(inbox, message.elements)?;
             self.type_of(&[inbox, &message.slot])?;
             if inbox.elements() == message.slot.elements() {
                 std::mem::swap(inbox, &mut message.slot);
+                inbox.arrives_with(&message.arrived);
             } else {
+                message.slot.arrives_with(&message.arrived);
                 self.copy_elements(message.elements, &message.slot, inbox)?;
             }
             self.record(&message.free, &self.home.streams.compute)

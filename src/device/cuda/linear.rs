@@ -23,7 +23,7 @@ impl CudaDevice {
     ) -> Result<()> {
         let (depth, outputs, elements) = (op.depth(), op.outputs, images * op.outputs);
         self.expect_f32(&[bias])?;
-        let x = self.operands(op.parts, x, images * depth)?;
+        self.expect_parts(op.parts, x)?;
         let weights = self.operands(op.parts, weights, depth * outputs)?;
         let (element, bias) = (y.element(), self.input(bias, outputs)?);
         let y = self.output(y, elements)?;
@@ -35,7 +35,9 @@ impl CudaDevice {
             Element::F32 => y,
             _ => self.workspace(elements * 4)?,
         };
-        for (part, (x, w)) in x.into_iter().zip(weights).take(op.parts).enumerate() {
+        for (part, (x, w)) in x.iter().zip(weights).enumerate() {
+            // Here and no earlier: the own maps are multiplied while the other column's arrive.
+            let x = x.operand(&self.home, images * depth)?;
             let (x, w) = (Matrix::new(x, depth), Matrix::new(w, outputs));
             let (keep, to) = (if part == 0 { 0.0 } else { 1.0 }, (Element::F32, sums));
             // SAFETY: the buffers were checked to hold matrices of these sizes, the work space one of sums.

@@ -66,6 +66,8 @@ pub struct Counters {
     pub unready_queries: u64,
     /// Faults of kernels, copies and frees.
     pub faults: u64,
+    /// Products of cuBLAS that ran.
+    pub products: u64,
 }
 
 /// The virtual driver with a test's options, for one test at a time: another session waits until

@@ -148,6 +148,7 @@ API int vcuda_enqueue(void* handle, int (*run)(void*), void* argument, void (*dr
     Context* context = stream->context;
     Work work;
     work.run = [=]() -> Result {
+        counters.products++;
         show_memory_to(context);
         return Result(run(owned.get()));
     };
