@@ -14,6 +14,7 @@ pub struct DeviceFlags {
         long,
         value_name = "LIST",
         value_delimiter = ',',
+        value_parser = ordinal,
         conflicts_with = "cpu"
     )]
     pub gpus: Option<Vec<usize>>,
@@ -31,6 +32,11 @@ pub struct DeviceFlags {
 /// Threads that can be asked for; many more than that take minutes to start, and the machine with
 /// them.
 const MOST_THREADS: usize = 1024;
+
+fn ordinal(text: &str) -> std::result::Result<usize, String> {
+    let expected = |_| "expected GPUs by index: 0, or 0,1 (`alexnet-mp devices` lists them)".into();
+    text.trim().parse().map_err(expected)
+}
 
 /// Work that can be done on any kind of device.
 pub trait Job {

@@ -11,7 +11,7 @@ use crate::report::messages::result;
 use crate::train::{RunFolder, Signals};
 pub use job::{Prepared, RunAt, TrainJob};
 use std::path::{Path, PathBuf};
-use summary::{summary, what};
+use summary::{About, summary};
 
 /// Train the network; writes a run folder with checkpoints, metrics and pictures
 ///
@@ -73,7 +73,7 @@ impl Train {
             self.fresh(quiet)?
         };
         let columns = prepared.config.network.columns;
-        let what = what(&prepared);
+        let about = About::of(&prepared);
         let outcome = self.devices.run(
             columns,
             TrainJob {
@@ -82,7 +82,7 @@ impl Train {
                 graphs: !self.no_graph,
             },
         )?;
-        result(&summary(&outcome, what)?);
+        result(&summary(&outcome, about)?);
         match outcome.stopped {
             Some(signal) => Err(Error::Interrupted(signal)),
             None => Ok(()),

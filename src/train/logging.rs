@@ -86,7 +86,7 @@ impl<D: Device> Trainer<'_, D> {
         let skipped = train.skipped().count();
         if skipped > self.skipped {
             self.skipped = skipped;
-            let list = self.folder.list_skipped(&**train)?;
+            let list = self.folder.list_skipped(&self.session.data)?;
             tracing::warn!(
                 "{skipped} of {} training images could not be read and were replaced; {} names them and says why",
                 train.len(),

@@ -3,7 +3,7 @@
 use super::files::Files;
 use crate::checkpoint::{self, Checkpoint, FILE_NAME};
 use crate::config::Config;
-use crate::data::{Dataset, Skipped, Source};
+use crate::data::{Dataset, Skipped};
 use crate::error::{Error, Result, data, usage};
 use crate::network::params::Tensors;
 use crate::report::curves::{Run, learning_curves};
@@ -142,8 +142,8 @@ impl RunFolder {
     }
 
     /// Lists the bad images of a set that were met by now; gives the file.
-    pub fn list_skipped(&self, source: &dyn Source) -> Result<PathBuf> {
-        write_skipped(&self.path, &source.skipped().listed(source))
+    pub fn list_skipped(&self, set: &Dataset) -> Result<PathBuf> {
+        write_skipped(&self.path, &Skipped::listed_of_both(set))
     }
 
     /// Draws the learning curves and conv1's kernels.

@@ -53,6 +53,13 @@ fn skipped_images_are_said_once_with_their_number_and_the_file_that_lists_them()
         }
         // Ten epochs, with an evaluation after each where there is something to evaluate on.
         let ran = run(folder.path(), &[RUN, &["--steps", "50"]].concat()).well();
+        for command in [
+            "alexnet-mp evaluate --weights run --views 10",
+            "alexnet-mp predict --weights run FILE",
+        ] {
+            let shown = ran.stdout.contains(command);
+            assert_eq!(shown, with_val || !command.contains("evaluate"));
+        }
         let expected = "2 of 40 training images could not be read and were replaced; run/skipped.txt names them and says why";
         let lines = |part: &str| ran.stderr.lines().filter(|l| l.contains(part)).count();
         assert_eq!(lines(expected), 1, "{}", ran.stderr);
@@ -67,8 +74,8 @@ fn skipped_images_are_said_once_with_their_number_and_the_file_that_lists_them()
         let list = std::fs::read_to_string(folder.path().join("run/skipped.txt")).unwrap();
         assert_eq!(
             list,
-            "cat/05.png\tneither JPEG nor PNG: it begins with \"<html>\"\n\
-             dog/13.png\tthe file is empty\n"
+            "train/cat/05.png\tneither JPEG nor PNG: it begins with \"<html>\"\n\
+             train/dog/13.png\tthe file is empty\n"
         );
     }
 }

@@ -27,6 +27,10 @@ fn flags_that_do_not_exist_or_do_not_fit_are_refused() {
         &["--steps", "--epochs"],
     );
     assert_says(&error(2, "train --gpus 0 --cpu"), &["--gpus", "--cpu"]);
+    for gpus in ["a", "0,", "-1", "0.5", "all"] {
+        let message = error(2, &format!("train --gpus={gpus}"));
+        assert_says(&message, &["--gpus", "expected GPUs by index", "devices"]);
+    }
     assert_says(&error(2, "train --gpus 0,1,2"), &["3 GPUs", "2 column"]);
     assert_says(
         &error(2, "train --gpus 0 --threads 2"),

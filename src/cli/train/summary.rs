@@ -8,8 +8,26 @@ use crate::report::metrics;
 use crate::report::summary::Summary;
 use crate::train::{METRICS, Outcome};
 
-/// "two columns of width 0.25 on the built-in data".
-pub fn what(session: &Prepared) -> String {
+/// What a run is about.
+pub struct About {
+    /// "two columns of width 0.25 on the built-in data".
+    what: String,
+    /// Of the user's own, not built in.
+    own_data: bool,
+    validated: bool,
+}
+
+impl About {
+    pub fn of(session: &Prepared) -> Self {
+        About {
+            what: what(session),
+            own_data: session.name.is_some(),
+            validated: session.data.val.is_some(),
+        }
+    }
+}
+
+fn what(session: &Prepared) -> String {
     let network = &session.config.network;
     let columns = if network.columns == 1 {
         "one column"
@@ -38,8 +56,29 @@ fn go_on(outcome: &Outcome) -> (String, String) {
     }
 }
 
+/// Commands to try after a run.
+fn next(outcome: &Outcome, about: &About) -> Vec<(String, String)> {
+    let run = shell_word(&outcome.folder);
+    let mut next = vec![go_on(outcome)];
+    let mut add = |command: String, what: &str| next.push((command, what.into()));
+    if about.own_data && about.validated {
+        let command = format!("alexnet-mp evaluate --weights {run} --views 10");
+        add(command, "average over ten crops of each image");
+    }
+    if about.own_data {
+        let command = format!("alexnet-mp predict --weights {run} FILE");
+        add(command, "what an image shows");
+    } else {
+        let command = "alexnet-mp train --data DIR --config quickstart".into();
+        add(command, "learn a folder of your own images");
+        let what = "the paper's two columns and what crosses between them";
+        add("alexnet-mp plan".into(), what);
+    }
+    next
+}
+
 /// The end of a run in words: what it came to, where it is, what to try next.
-pub fn summary(outcome: &Outcome, what: String) -> Result<String> {
+pub fn summary(outcome: &Outcome, about: About) -> Result<String> {
     let records = metrics::read(&outcome.folder.join(METRICS))?;
     let mut files = vec![
         (
@@ -64,22 +103,12 @@ pub fn summary(outcome: &Outcome, what: String) -> Result<String> {
         };
         files.push((name, holds.into()));
     }
-    let next = vec![
-        go_on(outcome),
-        (
-            "alexnet-mp train --data DIR --config quickstart".into(),
-            "learn a folder of your own images".into(),
-        ),
-        (
-            "alexnet-mp plan".into(),
-            "the paper's two columns and what crosses between them".into(),
-        ),
-    ];
     let ended = outcome
         .stopped
         .map(|signal| Error::Interrupted(signal).to_string());
     let summary = Summary {
-        what,
+        next: next(outcome, &about),
+        what: about.what,
         ended,
         time: outcome.time,
         steps: outcome.steps,
@@ -89,7 +118,6 @@ pub fn summary(outcome: &Outcome, what: String) -> Result<String> {
         records: &records,
         folder: outcome.folder.clone(),
         files,
-        next,
     };
     Ok(summary.to_string())
 }
