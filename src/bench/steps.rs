@@ -123,13 +123,7 @@ pub fn steps<D: Device>(
         precision: engine.plan().precision,
         graphs: engine.has_graphs() && !work.inference,
         devices: engine.device_names(),
-        exchanged_bytes_per_step: if work.inference {
-            // The engine counts those of training; a test step's are those of the plan.
-            let between = engine.device_names().len() > 1;
-            (engine.plan().exchanged_bytes(batch) * usize::from(between)) as u64
-        } else {
-            (engine.exchanged_bytes() - before) / counted
-        },
+        exchanged_bytes_per_step: (engine.exchanged_bytes() - before) / counted,
         allocated_bytes: engine.allocated_bytes(),
         laps,
     };

@@ -139,9 +139,7 @@ impl<D: Device> Engine<D> {
     /// and the step is still to be done.
     fn capture(&mut self, key: Key, context: &StepContext<'_>) -> Result<Option<usize>> {
         let graph = self.captured(context);
-        let sent = (self.ranks.iter_mut())
-            .map(|r| std::mem::take(&mut r.sent))
-            .sum();
+        let sent = self.take_sent();
         let graphs = self.graphs.as_mut().expect("graphs are on");
         match graph {
             Ok(graph) => {

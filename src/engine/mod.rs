@@ -329,7 +329,6 @@ impl<D: Device> Engine<D> {
         checked: bool,
     ) -> Result<()> {
         let (images, faults, check_loss) = (self.images, self.faults, self.check_loss);
-        let exchanged = &AtomicU64::new(0);
         self.each_rank(|rank, plan, links| {
             rank.post.checked = checked;
             if let Some(faults) = faults {
@@ -343,12 +342,21 @@ impl<D: Device> Engine<D> {
             }
             rank.backward(plan, links, images, context)?;
             rank.post.as_usual();
-            exchanged.fetch_add(std::mem::take(&mut rank.sent), Ordering::Relaxed);
             Ok(())
         })?;
-        self.exchanged
-            .fetch_add(exchanged.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.count_sent();
         Ok(())
+    }
+
+    /// The bytes sent since the last call, by all ranks.
+    fn take_sent(&mut self) -> u64 {
+        let ranks = self.ranks.iter_mut();
+        ranks.map(|rank| std::mem::take(&mut rank.sent)).sum()
+    }
+
+    fn count_sent(&mut self) {
+        let sent = self.take_sent();
+        self.exchanged.fetch_add(sent, Ordering::Relaxed);
     }
 
     /// The test-time network on the loaded batch, its loss and errors added to the score.
@@ -357,10 +365,10 @@ impl<D: Device> Engine<D> {
         self.watched(Work::Evaluation, |engine| {
             engine.each_rank(|rank, plan, links| {
                 rank.forward(plan, links, images, Dropping::Off, 0)?;
-                rank.sent = 0;
                 rank.loss(plan, images)
             })
         })?;
+        self.count_sent();
         self.swapped[0] = !self.swapped[0];
         Ok(())
     }
