@@ -13,6 +13,9 @@ pub use tables::nearest;
 use tables::{from_file, one_line, parse, preset, set};
 use toml::{Table, Value};
 
+/// The highest `train.learning_rate`.
+pub const HIGHEST_LEARNING_RATE: f64 = 1e3;
+
 /// Everything a run depends on, besides its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -257,7 +260,8 @@ impl Config {
         within("network.dropout.rate", network.dropout.rate, 0.0, 0.99)?;
         within("train.batch", train.batch, 1, 1 << 16)?;
         within("train.accumulate", train.accumulate, 1, 1 << 16)?;
-        within("train.learning_rate", train.learning_rate, 0.0, 1e3)?;
+        let rate = train.learning_rate;
+        within("train.learning_rate", rate, 0.0, HIGHEST_LEARNING_RATE)?;
         within("train.momentum", train.momentum, 0.0, 0.9999)?;
         within("train.weight_decay", train.weight_decay, 0.0, 1.0)?;
         within("train.schedule.factor", train.schedule.factor, 1e-6, 1.0)?;

@@ -5,7 +5,7 @@ mod inputs;
 use super::device_choice::{DeviceFlags, Job};
 use super::open::ConfigFlags;
 use crate::checkpoint::{self, in_file};
-use crate::config::Config;
+use crate::config::{Config, HIGHEST_LEARNING_RATE};
 use crate::device::Device;
 use crate::engine::{Dropping, Engine, StepContext};
 use crate::error::{Result, numeric, usage};
@@ -61,8 +61,10 @@ impl Step {
             return Err(usage("--steps 0: at least one step is needed"));
         }
         // Written so that a NaN is refused too.
-        if let Some(rate) = self.lr.filter(|rate| !(0.0..=HIGHEST_RATE).contains(rate)) {
-            return Err(usage(format!("--lr {rate}: expected 0 to {HIGHEST_RATE}")));
+        if let Some(rate) = (self.lr).filter(|rate| !(0.0..=HIGHEST_LEARNING_RATE).contains(rate)) {
+            return Err(usage(format!(
+                "--lr {rate}: expected 0 to {HIGHEST_LEARNING_RATE}"
+            )));
         }
         let mut config = self.config.load("paper", &[])?;
         let inputs = self.inputs(&config)?;
@@ -103,9 +105,6 @@ impl Step {
         check_finite(&tensors, &out)
     }
 }
-
-/// The highest learning rate, as of train.learning_rate.
-const HIGHEST_RATE: f64 = 1e3;
 
 /// Refuses numbers that are not finite, after they were written: whoever compares wants to see them.
 fn check_finite(tensors: &Tensors, out: &Path) -> Result<()> {

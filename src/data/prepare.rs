@@ -10,7 +10,7 @@ mod merge;
 
 use crate::data::order::permutation;
 use crate::data::shards::{self, ShardWriter, Store};
-use crate::data::{Dataset, ReadOutcome, Source, image_bytes};
+use crate::data::{Dataset, ReadOutcome, Skipped, Source, image_bytes};
 use crate::error::{Error, Result, data, usage};
 use job::{Half, Job};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
@@ -79,7 +79,7 @@ pub fn prepare(
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
     {
-        return Err(merge::with_list(error, set, root));
+        return Err(Skipped::with_list(error, set, root, job::write_whole));
     }
     merge::finish(set, root, &job)
 }

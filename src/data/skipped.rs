@@ -1,8 +1,10 @@
 //! The bad images of a set: each named once, counted, and too many of them an error.
 
+use crate::data::decode::escape;
 use crate::data::{Dataset, Source};
-use crate::error::{Result, data};
+use crate::error::{Error, Result, data};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +14,9 @@ pub const IN_A_ROW: usize = 100;
 /// In small sets one per cent is less than one image: so many bad ones are always borne, as long
 /// as they are no more than half of the set.
 const ALWAYS_BORNE: usize = 10;
+
+/// The file in which a run or a preparation lists its bad images.
+pub const FILE_NAME: &str = "skipped.txt";
 
 /// Bad images met by now, by index, with the reason.
 #[derive(Debug, Default)]
@@ -39,21 +44,34 @@ impl Skipped {
             .collect()
     }
 
-    /// A line for each: name, a tab, and why.
-    pub fn listed(&self, source: &dyn Source) -> String {
-        let line = |(image, reason): (usize, String)| format!("{}\t{reason}\n", source.name(image));
-        self.list().into_iter().map(line).collect()
+    /// A line for each bad image of both halves of a set: half and name, a tab, and why.
+    pub fn listed(set: &Dataset) -> String {
+        let mut lines = String::new();
+        let val = set.val.iter().map(|val| ("val", val));
+        for (half, source) in std::iter::once(("train", &set.train)).chain(val) {
+            for (image, reason) in source.skipped().list() {
+                lines += &format!("{half}/{}\t{reason}\n", source.name(image));
+            }
+        }
+        lines
     }
 
-    /// The same for both halves of a set, each with its folder before the name.
-    pub fn listed_of_both(set: &Dataset) -> String {
-        let halves = [("train", Some(&set.train)), ("val", set.val.as_ref())];
-        let mut all = String::new();
-        for (half, source) in halves {
-            let list = source.map_or_else(String::new, |s| s.skipped().listed(&**s));
-            all.extend(list.lines().map(|line| format!("{half}/{line}\n")));
+    /// An error that ends work because of its images, with the list of the bad ones, which `write`
+    /// leaves in `folder`; any other error as it is.
+    pub fn with_list(
+        error: Error,
+        set: &Dataset,
+        folder: &Path,
+        write: impl FnOnce(&Path, &[u8]) -> Result<()>,
+    ) -> Error {
+        let (list, file) = (Self::listed(set), folder.join(FILE_NAME));
+        match error {
+            // Where the list cannot be written, the error that came first is the one to tell.
+            Error::Data(text) if !list.is_empty() && write(&file, list.as_bytes()).is_ok() => {
+                data(format!("{text}; {} names all", escape(file.as_os_str())))
+            }
+            error => error,
         }
-        all
     }
 
     /// Why an image is bad, if it is known to be.

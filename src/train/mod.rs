@@ -18,7 +18,7 @@ pub mod validation;
 
 pub use files::newest_intact;
 pub use lock::Lock;
-pub use run_folder::{CONFIG, METRICS, RunFolder, with_skipped};
+pub use run_folder::{CONFIG, METRICS, RunFolder, write_list};
 pub use signals::Signals;
 pub use trainer::{Outcome, Trainer};
 

@@ -3,8 +3,8 @@
 use super::files::Files;
 use crate::checkpoint::{self, Checkpoint, FILE_NAME};
 use crate::config::Config;
-use crate::data::{Dataset, Skipped};
-use crate::error::{Error, Result, data, usage};
+use crate::data::{Dataset, Skipped, skipped};
+use crate::error::{Error, Result, usage};
 use crate::network::params::Tensors;
 use crate::report::curves::{Run, learning_curves};
 use crate::report::kernels::kernels;
@@ -19,8 +19,6 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const CONFIG: &str = "config.toml";
 /// Folders that are tried for a new run.
 const MOST_TRIES: usize = 1000;
-/// Training images that could not be read, a tab, and why, as `prepare` writes it.
-const SKIPPED: &str = "skipped.txt";
 
 /// An open run folder.
 pub struct RunFolder {
@@ -143,7 +141,9 @@ impl RunFolder {
 
     /// Lists the bad images of a set that were met by now; gives the file.
     pub fn list_skipped(&self, set: &Dataset) -> Result<PathBuf> {
-        write_skipped(&self.path, &Skipped::listed_of_both(set))
+        let path = self.path.join(skipped::FILE_NAME);
+        write_list(&path, Skipped::listed(set).as_bytes())?;
+        Ok(path)
     }
 
     /// Draws the learning curves and conv1's kernels.
@@ -179,25 +179,10 @@ impl RunFolder {
     }
 }
 
-/// An error that ends a run because of its images, with the list of the bad ones in the run's
-/// folder; any other error as it is.
-pub fn with_skipped(error: Error, folder: &Path, set: &Dataset) -> Error {
-    let list = Skipped::listed_of_both(set);
-    match error {
-        Error::Data(text) if !list.is_empty() => match write_skipped(folder, &list) {
-            Ok(path) => data(format!("{text}; {} names all", path.display())),
-            // The error that came first is the one to tell.
-            Err(_) => Error::Data(text),
-        },
-        error => error,
-    }
-}
-
-fn write_skipped(folder: &Path, list: &str) -> Result<PathBuf> {
-    let path = folder.join(SKIPPED);
-    checkpoint::replace(&path, list.as_bytes())
-        .map_err(|e| usage(format!("{}: cannot be written: {e}", path.display())))?;
-    Ok(path)
+/// Writes a list of bad images, in place of an older one.
+pub fn write_list(path: &Path, list: &[u8]) -> Result<()> {
+    checkpoint::replace(path, list)
+        .map_err(|e| usage(format!("{}: cannot be written: {e}", path.display())))
 }
 
 fn problem(path: &Path, what: &str, error: std::io::Error) -> Error {

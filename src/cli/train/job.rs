@@ -3,11 +3,11 @@
 use crate::checkpoint::Checkpoint;
 use crate::cli::device_choice::Job;
 use crate::config::Config;
-use crate::data::Dataset;
+use crate::data::{Dataset, Skipped};
 use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::{Result, usage};
-use crate::train::{Lock, Outcome, RunFolder, Session, Signals, Trainer, with_skipped};
+use crate::train::{Lock, Outcome, RunFolder, Session, Signals, Trainer, write_list};
 use std::path::PathBuf;
 
 /// A session but for the statistics of its data, which can take long: devices are opened first.
@@ -28,7 +28,8 @@ impl Prepared {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let cache = folder.join("stats.safetensors");
         let statistics = self.data.statistics(Some(&cache), threads);
-        let statistics = statistics.map_err(|e| with_skipped(e, &folder, &self.data))?;
+        let statistics =
+            statistics.map_err(|e| Skipped::with_list(e, &self.data, &folder, write_list))?;
         Ok(Session {
             config: self.config,
             data: self.data,
@@ -102,6 +103,6 @@ impl Job for TrainJob {
         let session = self.prepared.session()?;
         let (folder, set) = (session.folder.clone(), session.data.clone());
         let outcome = Trainer::new(&mut engine, session, self.signals)?.run();
-        outcome.map_err(|error| with_skipped(error, &folder, &set))
+        outcome.map_err(|error| Skipped::with_list(error, &set, &folder, write_list))
     }
 }

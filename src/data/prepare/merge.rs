@@ -3,16 +3,14 @@
 use super::job::{Half, Job, Summary, manifest, source, write_whole};
 use crate::data::shards::format::{DATA_START, Entry, Index, LeftOut, ShardFile, Tail};
 use crate::data::shards::{CLASSES, STATISTICS, Store, TRAIN, index_path, shard_path, shown};
+use crate::data::skipped::FILE_NAME as LEFT_OUT;
 use crate::data::statistics::Sums;
-use crate::data::{Dataset, Skipped, Source};
-use crate::error::{Error, Result, data};
+use crate::data::{Dataset, Source};
+use crate::error::{Result, data};
 use serde_json::json;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
-
-/// The list of images left out and why, one a line.
-const LEFT_OUT: &str = "skipped.txt";
 
 /// The tail of a shard that is whole; none where it is not there, or not as expected.
 pub fn finished(path: &Path, store: Store, side: usize) -> Option<Tail> {
@@ -28,18 +26,6 @@ pub fn read_tail(path: &Path) -> Result<(Tail, u64, u64), String> {
     let seek = |file: &mut File, to| file.seek(SeekFrom::Start(to)).map(drop);
     let (tail, checksum) = Tail::read(&mut file, length, seek)?;
     Ok((tail, checksum, length))
-}
-
-/// An error that ends a preparation because of its images, with the list of the bad ones; any
-/// other error as it is.
-pub fn with_list(error: Error, set: &Dataset, root: &Path) -> Error {
-    let (list, path) = (Skipped::listed_of_both(set), root.join(LEFT_OUT));
-    match error {
-        Error::Data(text) if !list.is_empty() && write_whole(&path, list.as_bytes()).is_ok() => {
-            data(format!("{text}; {} names all", shown(&path)))
-        }
-        error => error,
-    }
 }
 
 /// Writes everything but the shards, the manifest last.
