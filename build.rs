@@ -15,6 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Compute capabilities that get machine code of their own, as far as the nvcc found knows them.
 const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
 
+/// What begins the names of files whose instructions one architecture has and none after it: they are compiled for that
+/// alone, as "sm_90a".
+const SPECIFIC: [(&str, u32); 1] = [("conv_wgmma", 90)];
+
 /// Stands in for a fatbin where there is no nvcc; the virtual driver of the tests needs no more.
 const PLACEHOLDER: &[u8] = b"built without nvcc\0";
 
@@ -227,11 +231,18 @@ fn compile(nvcc: &Path, archs: &[u32], file: &Path, out: &Path) -> Result<(), St
     ]
     .map(OsString::from)
     .into();
-    for arch in archs {
-        arguments.push(format!("-gencode=arch=compute_{arch},code=sm_{arch}").into());
-    }
-    if let Some(newest) = archs.last() {
-        arguments.push(format!("-gencode=arch=compute_{newest},code=compute_{newest}").into());
+    let specific = SPECIFIC
+        .iter()
+        .find(|(start, _)| stem(file).starts_with(start));
+    match specific {
+        Some((_, arch)) if !archs.contains(arch) => {
+            write(&output(out, file, "ptxas"), &[])?;
+            return write(&output(out, file, "fatbin"), PLACEHOLDER);
+        }
+        Some((_, arch)) => {
+            arguments.push(format!("-gencode=arch=compute_{arch}a,code=sm_{arch}a").into());
+        }
+        None => arguments.extend(generate_code(archs)),
     }
     arguments.extend([
         "-o".into(),
@@ -268,6 +279,17 @@ fn compile(nvcc: &Path, archs: &[u32], file: &Path, out: &Path) -> Result<(), St
         file.display(),
         nvcc.display()
     ))
+}
+
+/// Options that ask for machine code for `archs`, and PTX of the newest.
+fn generate_code(archs: &[u32]) -> impl Iterator<Item = OsString> {
+    let real = archs
+        .iter()
+        .map(|arch| format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
+    let newest = archs.last().into_iter();
+    let virtual_code =
+        newest.map(|arch| format!("-gencode=arch=compute_{arch},code=compute_{arch}"));
+    real.chain(virtual_code).map(OsString::from)
 }
 
 /// The text of a kernel file and of all headers.
@@ -311,7 +333,7 @@ fn parse_ptxas(file: &str, text: &str) -> Vec<Row> {
             let arch = quoted
                 .nth(1)
                 .and_then(|arch| arch.strip_prefix("sm_"))
-                .and_then(|arch| arch.parse().ok());
+                .and_then(|arch| arch.trim_end_matches('a').parse().ok());
             rows.push(Row {
                 file: file.into(),
                 kernel,

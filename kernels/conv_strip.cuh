@@ -70,14 +70,14 @@ struct StripForward {
     __device__ __forceinline__ void issue(E* a, E* b) {
         const E* from = x + at.row * (shape.width * shape.maps) + at.map;
 #pragma unroll
-        for (int i = 0; i < S::PACKS; ++i) windows[i].copy(a + S::row(i) * T::ROW_K + S::column(i), from, at);
+        for (int i = 0; i < S::PACKS; ++i) windows[i].copy(a + T::along_k(S::row(i), S::column(i)), from, at);
         advance(at);
 #pragma unroll
         for (int i = 0; i < B::PACKS; ++i) {
             if (!B::exists(i)) continue;
             const WindowPlace& of = weights_at[i];
             const int row = of.row * strips.length + of.map, column = first_column + B::column(i);
-            copy_pack<T::CHUNK>(b + B::row(i) * T::ROW_N + B::column(i), weights + (row * shape.outputs + column),
+            copy_pack<T::CHUNK>(b + T::along_n(B::row(i), B::column(i)), weights + (row * shape.outputs + column),
                                 of.row < shape.size && of.map < strips.length && column < shape.outputs);
             advance(weights_at[i]);
         }
@@ -87,7 +87,7 @@ struct StripForward {
 template <class T, class E>
 __device__ __forceinline__ void strip_forward(const E* x, const E* weights, const float* bias, E* y, int activation,
                                               const ConvShape& shape) {
-    using S = Stages<T, true, false>;
+    using S = typename T::template Stages<true, false>;
     DYN_SHARED(E, memory);
     __shared__ Patch patches[T::BM];
     const BlockPlace<T> block(shape.outputs);
@@ -98,10 +98,9 @@ __device__ __forceinline__ void strip_forward(const E* x, const E* weights, cons
     const Strips strips(shape);
     StripForward<T> source{shape, strips, x, weights, block.column};
     source.start(patches);
-    accumulate_stages<S>(source, (shape.size * strips.filled + T::BK - 1) / T::BK, memory, sums);
-    add_bias<T>(sums, bias, block.column, shape.outputs, activation);
-    write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
-                  shape.outputs, sums, [](float sum, float) { return sum; });
+    S::accumulate(source, (shape.size * strips.filled + T::BK - 1) / T::BK, memory, sums);
+    write_outputs<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
+                     shape.outputs, sums, bias, activation);
 }
 
 // The windows of a tile's pixels, worked out once for all threads. A tile's entries are written when the tile two
@@ -137,7 +136,7 @@ struct StripWeights {
     }
     __device__ __forceinline__ void issue(E* a, E* b) {
         look_up(tile + 2, first_pixel + 2 * T::BK);
-        E* to = a + S::row(0) * T::ROW_M + S::column(0);
+        E* to = a + T::along_m(S::row(0), S::column(0));
         constexpr int DOWN = T::THREADS / S::ACROSS;
         if (with_bias != 0 && at.after(shape.size)) {
 #pragma unroll
@@ -160,7 +159,7 @@ template <class T, class E>
 __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, float* to, int pixels_per_part,
                                                        int accumulate_into, int with_bias, const Divider& image_pixels,
                                                        const Divider& row_pixels, const ConvShape& shape) {
-    using S = Stages<T, false, false>;
+    using S = typename T::template Stages<false, false>;
     DYN_SHARED(E, memory);
     __shared__ WindowRing<T> ring;
     const Strips strips(shape);
@@ -171,7 +170,7 @@ __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, 
     StripWeights<T> source{shape,        x,          dy,           image_pixels, row_pixels, ring,
                            pixels.begin, pixels.end, block.column, with_bias};
     source.start(block.row, strips.filled);
-    accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
+    S::accumulate(source, pixels.tiles(T::BK), memory, sums);
     const int depth = shape.size * strips.length, after = shape.size * strips.filled;
     to += static_cast<size_t>(blockIdx.y) * (depth + with_bias) * shape.outputs;
     const auto place_of = [&](int row) { return with_bias != 0 && row == after ? depth : strips.row(row, shape.size); };

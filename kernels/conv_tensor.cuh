@@ -19,7 +19,7 @@ struct TensorGather {
         for (int i = 0; i < S::PACKS; ++i) {
             const Patch patch = patches[S::row(i)];
             const WindowPixel pixel = window_pixel<Backward>(patch, at, height, width, size, stride);
-            copy_pack<Pack>(to + S::row(i) * T::ROW_K + S::column(i),
+            copy_pack<Pack>(to + T::along_k(S::row(i), S::column(i)),
                             source + patch.image + pixel.place * maps + at.map, pixel.inside);
         }
     }
@@ -57,7 +57,7 @@ template <class T, int Pack, class E>
 __device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, const E* weights, const E* peer_weights,
                                                const float* bias, E* y, int parts, int activation,
                                                const ConvShape& shape) {
-    using S = Stages<T, true, false>;
+    using S = typename T::template Stages<true, false>;
     DYN_SHARED(E, memory);
     __shared__ Patch patches[T::BM];
     const BlockPlace<T> block(shape.outputs);
@@ -67,10 +67,9 @@ __device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, cons
     float sums[T::FM][T::FN][4] = {};
     TensorForward<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, block.column};
     const int depth = shape.size * shape.size * shape.maps;
-    accumulate_stages<S>(source, parts * ((depth + T::BK - 1) / T::BK), memory, sums);
-    add_bias<T>(sums, bias, block.column, shape.outputs, activation);
-    write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
-                  shape.outputs, sums, [](float sum, float) { return sum; });
+    S::accumulate(source, parts * ((depth + T::BK - 1) / T::BK), memory, sums);
+    write_outputs<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
+                     shape.outputs, sums, bias, activation);
 }
 
 // ---- gradient of the input --------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ struct TensorBackward {
         for (int i = 0; i < S::PACKS; ++i) {
             if (!S::exists(i)) continue;
             const int map = first_column + S::row(i);
-            copy_pack<Pack>(b + S::row(i) * T::ROW_K + S::column(i), weights + (window + map) * shape.outputs + at.map,
+            copy_pack<Pack>(b + T::along_k(S::row(i), S::column(i)), weights + (window + map) * shape.outputs + at.map,
                             map < shape.maps && at.row < shape.size);
         }
         at.map += T::BK;
@@ -105,7 +104,7 @@ struct TensorBackward {
 template <class T, int Pack, class E>
 __device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weights, const E* y, int activated, E* dx,
                                                      const ConvShape& shape) {
-    using S = Stages<T, true, true>;
+    using S = typename T::template Stages<true, true>;
     DYN_SHARED(E, memory);
     __shared__ Patch patches[T::BM];
     const BlockPlace<T> block(shape.maps);
@@ -116,7 +115,7 @@ __device__ __forceinline__ void tensor_backward_data(const E* dy, const E* weigh
     TensorBackward<T, Pack> source{shape, dy, weights, patches, block.column};
     source.at.start(TensorGather<T, Pack, true>::S::column(0), shape.size, shape.outputs);
     const int depth = shape.size * shape.size * shape.outputs;
-    accumulate_stages<S>(source, (depth + T::BK - 1) / T::BK, memory, sums);
+    S::accumulate(source, (depth + T::BK - 1) / T::BK, memory, sums);
     write_sums<T>(dx, block.row, Straight{shape.images * shape.height * shape.width}, block.column, shape.maps, sums,
                   [&](float sum, float y) { return sum * activation_slope(activated, y); }, y);
 }
@@ -140,7 +139,7 @@ struct TensorWeights {
 #pragma unroll 8
         for (int i = 0; i < S::PACKS; ++i) {
             const int number = first_pixel + S::row(i);
-            E* to = a + S::row(i) * T::ROW_M + S::column(i);
+            E* to = a + T::along_m(S::row(i), S::column(i));
             if (ones) {
                 put_one<Pack>(to, number < end);
                 continue;
@@ -160,7 +159,7 @@ __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy,
                                                         int accumulate_into, int with_bias,
                                                         const Divider& image_pixels, const Divider& row_pixels,
                                                         const ConvShape& shape) {
-    using S = Stages<T, false, false>;
+    using S = typename T::template Stages<false, false>;
     DYN_SHARED(E, memory);
     const int rows = shape.size * shape.size * shape.maps + with_bias;
     const BlockPlace<T> block(shape.outputs);
@@ -170,7 +169,7 @@ __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy,
     TensorWeights<T, Pack> source{shape,        x,          dy,           image_pixels, row_pixels,
                                   pixels.begin, pixels.end, block.column, with_bias};
     source.at.start(block.row + TensorWeights<T, Pack>::S::column(0), shape.size, shape.maps);
-    accumulate_stages<S>(source, pixels.tiles(T::BK), memory, sums);
+    S::accumulate(source, pixels.tiles(T::BK), memory, sums);
     to += static_cast<size_t>(blockIdx.y) * rows * shape.outputs;
     write_sums<T>(to, block.row, Straight{rows}, block.column, shape.outputs, sums,
                   [](float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
@@ -178,29 +177,37 @@ __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy,
 
 // ---- kernels ----------------------------------------------------------------------------------------------------
 
+// `blocks` of a kernel are to fit a multiprocessor. Where its instructions are not there, `guard` leaves it empty.
+#define TENSOR_FORWARD(tile, suffix, pack, blocks, guard)                                                              \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
+        conv_forward_##suffix(const NUMBER::Element* x, const NUMBER::Element* peer_x, const NUMBER::Element* weights, \
+                              const NUMBER::Element* peer_weights, const float* bias, NUMBER::Element* y, int parts,   \
+                              int activation, ConvShape shape) {                                                       \
+        guard(tensor_forward<tile, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape));        \
+    }
+#define TENSOR_BACKWARD_DATA(tile, suffix, pack, blocks, guard)                                                        \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
+        conv_backward_data_##suffix(const NUMBER::Element* dy, const NUMBER::Element* weights,                         \
+                                    const NUMBER::Element* y, int activated, NUMBER::Element* dx, ConvShape shape) {   \
+        guard(tensor_backward_data<tile, pack>(dy, weights, y, activated, dx, shape));                                 \
+    }
+#define TENSOR_BACKWARD_WEIGHTS(tile, suffix, pack, blocks, guard)                                                     \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
+        conv_backward_weights_##suffix(const NUMBER::Element* x, const NUMBER::Element* dy, float* to,                 \
+                                       int pixels_per_part, int accumulate_into, int with_bias, Divider image_pixels,  \
+                                       Divider row_pixels, ConvShape shape) {                                          \
+        guard(tensor_backward_weights<tile, pack>(x, dy, to, pixels_per_part, accumulate_into, with_bias,              \
+                                                  image_pixels, row_pixels, shape));                                   \
+    }
+
 // Tiles of 128, 96, 64 and 48 columns. A file defines NUMBER before it uses them.
 using Tensor128 = TensorTile<NUMBER, 128, 2, 4>;
 using Tensor96 = TensorTile<NUMBER, 96, 2, 2>;
 using Tensor64 = TensorTile<NUMBER, 64, 2, 2>;
 using Tensor48 = TensorTile<NUMBER, 48, 4, 1>;
 
-// `blocks` of a kernel are to fit a multiprocessor. Below compute capability 8.0 there is nothing to run.
-#define TENSOR_KERNELS(tile, suffix, pack, blocks)                                                                     \
-    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
-        conv_forward_##suffix(const NUMBER::Element* x, const NUMBER::Element* peer_x, const NUMBER::Element* weights, \
-                              const NUMBER::Element* peer_weights, const float* bias, NUMBER::Element* y, int parts,   \
-                              int activation, ConvShape shape) {                                                       \
-        IF_TENSOR(tensor_forward<tile, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape));    \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
-        conv_backward_data_##suffix(const NUMBER::Element* dy, const NUMBER::Element* weights,                         \
-                                    const NUMBER::Element* y, int activated, NUMBER::Element* dx, ConvShape shape) {   \
-        IF_TENSOR(tensor_backward_data<tile, pack>(dy, weights, y, activated, dx, shape));                             \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
-        conv_backward_weights_##suffix(const NUMBER::Element* x, const NUMBER::Element* dy, float* to,                 \
-                                       int pixels_per_part, int accumulate_into, int with_bias, Divider image_pixels,  \
-                                       Divider row_pixels, ConvShape shape) {                                          \
-        IF_TENSOR(tensor_backward_weights<tile, pack>(x, dy, to, pixels_per_part, accumulate_into, with_bias,          \
-                                                      image_pixels, row_pixels, shape));                               \
-    }
+// The three of a tile. Below compute capability 8.0 there is nothing to run.
+#define TENSOR_KERNELS(tile, suffix, pack, blocks)           \
+    TENSOR_FORWARD(tile, suffix, pack, blocks, IF_TENSOR)       \
+    TENSOR_BACKWARD_DATA(tile, suffix, pack, blocks, IF_TENSOR) \
+    TENSOR_BACKWARD_WEIGHTS(tile, suffix, pack, blocks, IF_TENSOR)

@@ -34,12 +34,14 @@ struct HalfOperands {
 };
 
 struct Bf16 : HalfOperands<__nv_bfloat16> {
+    static constexpr bool BFLOAT = true;
     __device__ static __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
         mma_bf16(d, a, b);
     }
 };
 
 struct F16 : HalfOperands<__half> {
+    static constexpr bool BFLOAT = false;
     __device__ static __forceinline__ void multiply(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
         mma_f16(d, a, b);
     }
@@ -88,11 +90,15 @@ struct Tf32 {
     }
 };
 
+template <class Tile, bool AAlongK, bool BAlongK>
+struct TensorStages;
+
 // BM x BN outputs of a block, BK products deep, shared by WarpsM x WarpsN warps.
 template <class Number, int BlockN, int WarpsM, int WarpsN>
 struct TensorTile {
     using Operands = Number;
     using Element = typename Number::Element;
+    static constexpr bool WARPGROUPS = false;
     static constexpr int BM = 128, BN = BlockN, BK = Number::BK, THREADS = 32 * WarpsM * WarpsN, STAGES = 3;
     static constexpr int WM = BM / WarpsM, WN = BN / WarpsN, FM = WM / 16, FN = WN / 8;
     static_assert(WM % 16 == 0 && WN % 16 == 0, "a warp's share in whole fragments, two side by side");
@@ -100,6 +106,16 @@ struct TensorTile {
     // meet a bank twice.
     static constexpr int CHUNK = 16 / sizeof(Element);
     static constexpr int ROW_K = BK + CHUNK, ROW_M = BM + 8, ROW_N = BN + 8;
+    // Columns that stand in one piece where rows are not along K.
+    static constexpr int BLOCK_N = BN;
+
+    template <bool AAlongK, bool BAlongK>
+    using Stages = TensorStages<TensorTile, AAlongK, BAlongK>;
+
+    // Places in a stage's tiles, of rows along K, M and N.
+    __device__ static __forceinline__ int along_k(int row, int column) { return row * ROW_K + column; }
+    __device__ static __forceinline__ int along_m(int row, int column) { return row * ROW_M + column; }
+    __device__ static __forceinline__ int along_n(int row, int column) { return row * ROW_N + column; }
 
     // First row and column of this warp's share.
     __device__ static __forceinline__ int warp_row() { return static_cast<int>(threadIdx.x) / 32 / WarpsN * WM; }
@@ -108,61 +124,57 @@ struct TensorTile {
 
 // One stage of the pipeline: a tile of A and one of B, each with rows along K or not.
 template <class Tile, bool AAlongK, bool BAlongK>
-struct Stages {
+struct TensorStages {
     using T = Tile;
     using Element = typename T::Element;
-    static constexpr bool A_ALONG_K = AAlongK, B_ALONG_K = BAlongK;
+    using Number = typename T::Operands;
     static constexpr int ROW_A = AAlongK ? T::ROW_K : T::ROW_M, ROW_B = BAlongK ? T::ROW_K : T::ROW_N;
     static constexpr int SIZE_A = (AAlongK ? T::BM : T::BK) * ROW_A, SIZE_B = (BAlongK ? T::BN : T::BK) * ROW_B;
     static constexpr int SIZE = SIZE_A + SIZE_B;
+
+    // Adds the products of one stage.
+    __device__ static __forceinline__ void multiply(const Element* a, const Element* b,
+                                                    float (&sums)[T::FM][T::FN][4]) {
+        const int row = T::warp_row(), column = T::warp_column();
+#pragma unroll
+        for (int k = 0; k < T::BK; k += Number::K) {
+            unsigned fa[T::FM][4], fb[T::FN][2];
+#pragma unroll
+            for (int i = 0; i < T::FM; ++i) Number::template load_a<AAlongK, ROW_A>(fa[i], a, row + 16 * i, k);
+#pragma unroll
+            for (int j = 0; j < T::FN; j += 2)
+                Number::template load_b<BAlongK, ROW_B>(fb[j], fb[j + 1], b, column + 8 * j, k);
+#pragma unroll
+            for (int i = 0; i < T::FM; ++i)
+#pragma unroll
+                for (int j = 0; j < T::FN; ++j) Number::multiply(sums[i][j], fa[i], fb[j]);
+        }
+    }
+
+    // Adds `tiles` tiles of products to `sums`; `source.issue(a, b)` starts the copies of the next tile into a stage.
+    template <class Source>
+    __device__ static __forceinline__ void accumulate(Source& source, int tiles, Element* memory,
+                                                      float (&sums)[T::FM][T::FN][4]) {
+        constexpr int AHEAD = T::STAGES - 1;
+        int filled = 0, used = 0;
+#pragma unroll
+        for (int tile = 0; tile < AHEAD; ++tile) {
+            if (tile < tiles) source.issue(memory + filled * SIZE, memory + filled * SIZE + SIZE_A);
+            cp_async_commit();
+            ++filled;
+        }
+        for (int tile = 0; tile < tiles; ++tile) {
+            cp_async_wait<AHEAD - 1>();
+            // This tile has arrived for all threads, and the stage filled next has been used by all.
+            __syncthreads();
+            if (tile + AHEAD < tiles) source.issue(memory + filled * SIZE, memory + filled * SIZE + SIZE_A);
+            cp_async_commit();
+            filled = filled + 1 == T::STAGES ? 0 : filled + 1;
+            multiply(memory + used * SIZE, memory + used * SIZE + SIZE_A, sums);
+            used = used + 1 == T::STAGES ? 0 : used + 1;
+        }
+    }
 };
-
-// Adds the products of one stage.
-template <class S>
-__device__ __forceinline__ void multiply_stage(const typename S::Element* a, const typename S::Element* b,
-                                               float (&sums)[S::T::FM][S::T::FN][4]) {
-    using T = typename S::T;
-    using Number = typename T::Operands;
-    const int row = T::warp_row(), column = T::warp_column();
-#pragma unroll
-    for (int k = 0; k < T::BK; k += Number::K) {
-        unsigned fa[T::FM][4], fb[T::FN][2];
-#pragma unroll
-        for (int i = 0; i < T::FM; ++i)
-            Number::template load_a<S::A_ALONG_K, S::ROW_A>(fa[i], a, row + 16 * i, k);
-#pragma unroll
-        for (int j = 0; j < T::FN; j += 2)
-            Number::template load_b<S::B_ALONG_K, S::ROW_B>(fb[j], fb[j + 1], b, column + 8 * j, k);
-#pragma unroll
-        for (int i = 0; i < T::FM; ++i)
-#pragma unroll
-            for (int j = 0; j < T::FN; ++j) Number::multiply(sums[i][j], fa[i], fb[j]);
-    }
-}
-
-// Adds `tiles` tiles of products to `sums`; `source.issue(a, b)` starts the copies of the next tile into a stage.
-template <class S, class Source>
-__device__ __forceinline__ void accumulate_stages(Source& source, int tiles, typename S::Element* memory,
-                                                  float (&sums)[S::T::FM][S::T::FN][4]) {
-    constexpr int AHEAD = S::T::STAGES - 1;
-    int filled = 0, used = 0;
-#pragma unroll
-    for (int tile = 0; tile < AHEAD; ++tile) {
-        if (tile < tiles) source.issue(memory + filled * S::SIZE, memory + filled * S::SIZE + S::SIZE_A);
-        cp_async_commit();
-        ++filled;
-    }
-    for (int tile = 0; tile < tiles; ++tile) {
-        cp_async_wait<AHEAD - 1>();
-        // This tile has arrived for all threads, and the stage filled next has been used by all.
-        __syncthreads();
-        if (tile + AHEAD < tiles) source.issue(memory + filled * S::SIZE, memory + filled * S::SIZE + S::SIZE_A);
-        cp_async_commit();
-        filled = filled + 1 == S::T::STAGES ? 0 : filled + 1;
-        multiply_stage<S>(memory + used * S::SIZE, memory + used * S::SIZE + S::SIZE_A, sums);
-        used = used + 1 == S::T::STAGES ? 0 : used + 1;
-    }
-}
 
 // Starts the copy of `Pack` neighbours to shared memory, zeros where not `inside`. Where they are fewer than 4 bytes
 // the copy is done at once.
@@ -205,13 +217,17 @@ struct Share {
 template <class T, int Pack>
 __device__ __forceinline__ void copy_rows(typename T::Element* to, const typename T::Element* matrix, int first_row,
                                           int rows, int first_column, int columns) {
-    using S = Share<T, T::BK, T::BN, Pack>;
+    using S = Share<T, T::BK, T::BLOCK_N, Pack>;
+#pragma unroll
+    for (int block = 0; block < T::BN; block += T::BLOCK_N) {
 #pragma unroll 8
-    for (int i = 0; i < S::PACKS; ++i) {
-        if (!S::exists(i)) continue;
-        const int row = first_row + S::row(i), column = first_column + S::column(i);
-        copy_pack<Pack>(to + S::row(i) * T::ROW_N + S::column(i), matrix + (row * columns + column),
-                        row < rows && column < columns);
+        for (int i = 0; i < S::PACKS; ++i) {
+            if (!S::exists(i)) continue;
+            const int row = S::row(i), column = block + S::column(i);
+            const int matrix_row = first_row + row, matrix_column = first_column + column;
+            copy_pack<Pack>(to + T::along_n(row, column), matrix + (matrix_row * columns + matrix_column),
+                            matrix_row < rows && matrix_column < columns);
+        }
     }
 }
 
@@ -227,7 +243,7 @@ __device__ __forceinline__ int first_pair(int first_column) {
     return first_column + T::warp_column() + static_cast<int>(threadIdx.x) % 4 * 2;
 }
 
-// Adds its column's bias to each of a thread's sums, and activates them.
+// Adds its column's bias to each of a thread's sums, and activates them where `activation` is one.
 template <class T>
 __device__ __forceinline__ void add_bias(float (&sums)[T::FM][T::FN][4], const float* bias, int first_column,
                                          int columns, int activation) {
@@ -286,4 +302,22 @@ __device__ __forceinline__ void write_sums(E* to, int first_row, PlaceOf place_o
         write_pairs<T, true>(to, first_row, place_of, first_column, columns, sums, finish, beside);
     else
         write_pairs<T, false>(to, first_row, place_of, first_column, columns, sums, finish, beside);
+}
+
+// Writes the sums with their column's bias, activated. Sums of wgmma stand in one row of registers and would all be copied
+// to be activated in place, so the ways part before they are written; fragments of mma would not fit beside three ways.
+template <class T, class E>
+__device__ __forceinline__ void write_outputs(E* y, int first_row, Straight place_of, int first_column, int columns,
+                                              float (&sums)[T::FM][T::FN][4], const float* bias, int activation) {
+    const auto write = [&](auto finish) {
+        write_sums<T>(y, first_row, place_of, first_column, columns, sums, finish);
+    };
+    const auto as_it_is = [](float sum, float) { return sum; };
+    add_bias<T>(sums, bias, first_column, columns, T::WARPGROUPS ? ACTIVATION_NONE : activation);
+    if (!T::WARPGROUPS || activation == ACTIVATION_NONE)
+        write(as_it_is);
+    else if (activation == ACTIVATION_RELU)
+        write([](float sum, float) { return activate(ACTIVATION_RELU, sum); });
+    else
+        write([](float sum, float) { return activate(ACTIVATION_TANH, sum); });
 }

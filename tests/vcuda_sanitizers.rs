@@ -41,7 +41,7 @@ fn child_launches_a_kernel() {
         let config = LaunchConfig {
             grid_dim: (1, 1, 1),
             block_dim: (256, 1, 1),
-            shared_mem_bytes: 0,
+            shared_mem_bytes: if name.contains("wgmma") { 24 << 10 } else { 0 },
         };
         let mut launch = stream.launch_builder(&kernel);
         launch.arg(&mut out);
@@ -127,6 +127,24 @@ fn thread_sanitizer_sees_data_of_a_cp_async_used_before_the_wait() {
         "vcuda_copy_behind_without_wait ",
         "vcuda_copy_behind ",
         &["ThreadSanitizer: data race"],
+    );
+}
+
+#[test]
+fn thread_sanitizer_sees_a_product_by_wgmma_of_what_other_threads_are_still_writing() {
+    let words = ["ThreadSanitizer: data race", "wgmma.cu:"];
+    expect(
+        "thread",
+        "vcuda_wgmma_mistake 3",
+        "vcuda_wgmma_mistake 0",
+        &words,
+    );
+    // And of what they write before it was waited for.
+    expect(
+        "thread",
+        "vcuda_wgmma_mistake 5",
+        "vcuda_wgmma_mistake 0",
+        &words,
     );
 }
 

@@ -17,7 +17,7 @@ for_each_device!(
     a_nan_in_the_input_reaches_the_output,
 );
 
-fn op(
+pub fn op(
     input: (usize, usize, usize),
     parts: usize,
     maps: usize,

@@ -13,7 +13,7 @@ use alexnet_mp::precision::Precision;
 const PRECISIONS: [Precision; 3] = [Precision::Bf16, Precision::F16, Precision::Tf32];
 
 /// A convolution, its operands, and what float64 makes of them.
-struct Case {
+pub struct Case {
     op: Conv,
     images: usize,
     x: Vec<Vec<f32>>,
@@ -32,7 +32,7 @@ fn coarse(stream: u32, elements: usize, scale: f32) -> Vec<f32> {
 }
 
 impl Case {
-    fn new(op: Conv, images: usize) -> Self {
+    pub fn new(op: Conv, images: usize) -> Self {
         let (matrix, maps) = (op.depth() * op.output.maps, op.output.maps);
         // A power of two near 1/√depth.
         let scale = (-((op.depth() as f32).log2() / 2.0).round()).exp2();
@@ -82,7 +82,7 @@ impl Case {
         case
     }
 
-    fn check(&self, d: &mut CudaDevice, precision: Precision) {
+    pub fn check(&self, d: &mut CudaDevice, precision: Precision) {
         let (op, n) = (&self.op, self.images);
         d.set_precision(precision).unwrap();
         // Every stored number is off by half a unit in the last place at most.

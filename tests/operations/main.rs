@@ -7,6 +7,7 @@ mod activation;
 mod augment;
 mod conv;
 mod conv_tensor;
+mod conv_wgmma;
 mod dropout;
 mod exchange;
 mod linear;

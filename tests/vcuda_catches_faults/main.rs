@@ -9,6 +9,7 @@ mod between_devices;
 mod launches;
 mod memory;
 mod threads;
+mod wgmma;
 
 #[path = "../vcuda_support/mod.rs"]
 mod support;

@@ -340,3 +340,61 @@ fn cublas_multiplies_bf16_with_transposes_and_batches() {
         assert_eq!(c[i * m * n..][..m * n], product(&a, &b, m, n, k));
     }
 }
+
+/// D[128, n] = A[128, 64] · B[64, n] by a kernel that takes A and B turned over or not.
+fn wgmma_agrees(name: &str, n: usize, turned: [bool; 2], bits: fn(f32) -> u16) {
+    let Some(_session) = session(Options::default()) else {
+        return;
+    };
+    let gpu = Gpu::new(0);
+    let (a, b) = (whole_numbers(128 * 64, 1), whole_numbers(64 * n, 2));
+    let transposed = |x: &[f32], rows: usize| -> Vec<f32> {
+        let columns = x.len() / rows;
+        (0..x.len())
+            .map(|i| x[i % rows * columns + i / rows])
+            .collect()
+    };
+    // A's rows are along K as it stands, B's turned over.
+    let (a_there, b_there) = (
+        if turned[0] {
+            transposed(&a, 128)
+        } else {
+            a.clone()
+        },
+        if turned[1] {
+            b.clone()
+        } else {
+            transposed(&b, 64)
+        },
+    );
+    let upload = |x: &[f32]| {
+        let bits: Vec<u16> = x.iter().map(|x| bits(*x)).collect();
+        gpu.stream.clone_htod(&bits).unwrap()
+    };
+    let (da, db) = (upload(&a_there), upload(&b_there));
+    let mut d = gpu.stream.alloc_zeros::<f32>(128 * n).unwrap();
+    let kernel = gpu.kernel(name);
+    let mut launch = gpu.stream.launch_builder(&kernel);
+    launch.arg(&mut d).arg(&da).arg(&db);
+    let config = LaunchConfig {
+        shared_mem_bytes: ((128 + n as u32) * 64) * 2 + 1024,
+        ..grid(1, 256)
+    };
+    // SAFETY: the arrays have the sizes that the kernel takes.
+    unsafe { launch.launch(config) }.unwrap();
+    assert_eq!(
+        gpu.stream.clone_dtoh(&d).unwrap(),
+        product(&a, &b, 128, n, 64)
+    );
+}
+
+#[test]
+fn wgmma_multiplies_operands_along_k_and_turned_over() {
+    let (bf16_bits, f16_bits) = (
+        |x| bf16::from_f32(x).to_bits(),
+        |x| f16::from_f32(x).to_bits(),
+    );
+    wgmma_agrees("vcuda_wgmma_48", 48, [false, false], bf16_bits);
+    wgmma_agrees("vcuda_wgmma_128", 128, [true, true], bf16_bits);
+    wgmma_agrees("vcuda_wgmma_192", 192, [false, true], f16_bits);
+}

@@ -5,6 +5,7 @@ use super::conv::ConvShape;
 use super::geometry::{Pointer, activation_code, int};
 use super::module::{Grid, Kernel, arguments};
 use super::pad::padded_op;
+use super::tensor_kernels::TensorKernels;
 use super::tensor_tile::{Number, Product, Tile};
 use super::{Buffer, CudaDevice};
 use crate::device::{Activated, ConvGradients};
@@ -45,7 +46,7 @@ impl CudaDevice {
         bias: &Buffer,
         y: &mut Buffer,
     ) -> Result<()> {
-        let tile = Tile::choose_for(number, op);
+        let tile = self.tile_for(Product::Forward, number, op)?;
         self.expect_f32(&[bias])?;
         self.parts_type(x, y)?;
         let ([x, peer_x], op) = self.tensor_input(tile, op, images, x)?;
@@ -83,7 +84,7 @@ impl CudaDevice {
         let dy = self.input(dy, images * op.output.len())?;
         let (_, weights) = weights.operand(&self.home, op.depth() * op.output.maps)?;
         let dx = self.output(dx, images * op.input.len())?;
-        let tile = Tile::choose(number, op.input.maps, op.output.maps);
+        let tile = self.tile_for(Product::BackwardData, number, op)?;
         let tiles = tile.tiles(images * op.input.pixels(), op.input.maps);
         // SAFETY: every buffer was checked to hold what the shape says, in the kernel's type.
         unsafe {
@@ -105,7 +106,7 @@ impl CudaDevice {
         dy: &Buffer,
         to: ConvGradients<'_, Buffer>,
     ) -> Result<()> {
-        let tile = Tile::choose_for(number, op);
+        let tile = self.tile_for(Product::BackwardWeights, number, op)?;
         let (kernel, ..) = self.tensor_kernel(Product::BackwardWeights, number, tile)?;
         let product = tile.weight_product(number, op, kernel.resident());
         self.launch_conv_sums(op, images, [x, dy], to, product, |device| {
@@ -131,6 +132,20 @@ impl CudaDevice {
         Ok(([to, Pointer::NULL], padded_op(op, padded)))
     }
 
+    fn tensor_kernels(&self) -> Result<&TensorKernels> {
+        let kernels = self.kernels.tensor.as_ref();
+        kernels.ok_or_else(|| device(format!("{}: has no tensor cores", self.home.name)))
+    }
+
+    /// The tile that serves a product best.
+    fn tile_for(&self, product: Product, number: Number, op: &Conv) -> Result<Tile> {
+        let by_mma = match product {
+            Product::Forward | Product::BackwardWeights => Tile::choose_for(number, op),
+            Product::BackwardData => Tile::choose(number, op.input.maps, op.output.maps),
+        };
+        Ok(self.tensor_kernels()?.tile_or(product, number, op, by_mma))
+    }
+
     /// The kernel of a product, its threads and its dynamic shared memory in bytes.
     fn tensor_kernel(
         &self,
@@ -138,10 +153,13 @@ impl CudaDevice {
         number: Number,
         tile: Tile,
     ) -> Result<(&Kernel, u32, usize)> {
-        let Some(tensor) = &self.kernels.tensor else {
-            return Err(device(format!("{}: has no tensor cores", self.home.name)));
-        };
-        let kernel = product.kernel(number.kernels(tensor), tile);
+        let kernel = self.tensor_kernels()?.get(number, product, tile);
+        let kernel = kernel.ok_or_else(|| {
+            device(format!(
+                "{}: no kernel for {product:?} with {tile:?}",
+                self.home.name
+            ))
+        })?;
         Ok((kernel, tile.threads(), product.shared(number, tile)))
     }
 

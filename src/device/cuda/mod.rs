@@ -37,6 +37,7 @@ pub mod report;
 mod sgd;
 mod softmax;
 mod sums;
+mod tensor_kernels;
 mod tensor_tile;
 mod words;
 
@@ -59,6 +60,7 @@ use memory::{Home, Memory};
 use module::{Grid, Kernel, Kernels};
 use std::ffi::c_void;
 use std::sync::Arc;
+use tensor_kernels::TensorCores;
 
 /// One GPU, opened for one column.
 pub struct CudaDevice {
@@ -96,8 +98,10 @@ impl CudaDevice {
             "asking for the compute capability",
             home.context.compute_capability(),
         )?;
+        let wgmma = std::env::var(tensor_kernels::VARIABLE).ok();
+        let tensor_cores = TensorCores::of(capability, wgmma.as_deref())?;
         Ok(CudaDevice {
-            kernels: Kernels::load(&home, has_tensor_cores(capability))?,
+            kernels: Kernels::load(&home, tensor_cores)?,
             blas: Cublas::open(&home)?,
             workspace: None,
             generation: 0,
@@ -193,9 +197,4 @@ impl CudaDevice {
         self.generation += 1;
         Ok(place)
     }
-}
-
-/// Whether `mma` on bf16 and TF32, and asynchronous copies to shared memory, are there.
-fn has_tensor_cores((major, _): (i32, i32)) -> bool {
-    major >= 8
 }

@@ -5,6 +5,7 @@ use super::failure::describe;
 use super::geometry::{Argument, Pointer};
 use super::memory::Home;
 use super::report;
+use super::tensor_kernels::{TensorCores, TensorKernels};
 use crate::error::{Result, device};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::{CudaStream, sys};
@@ -13,7 +14,7 @@ use std::ffi::{CString, c_void};
 
 /// One kernel on one GPU.
 pub struct Kernel {
-    name: &'static str,
+    name: String,
     function: sys::CUfunction,
     /// See [`resident`](Kernel::resident).
     resident: Cell<usize>,
@@ -150,16 +151,17 @@ impl Typed {
 
 /// A fatbin holds fields of eight bytes, which the driver reads where they stand; bytes alone may stand anywhere.
 #[repr(align(16))]
-struct Aligned<T: ?Sized>(T);
+pub struct Aligned<T: ?Sized>(pub T);
 
 /// The fatbin of a file of `kernels/`.
 macro_rules! image {
     ($($file:literal),+) => {{
-        static IMAGE: &Aligned<[u8]> =
-            &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/", $($file),+, ".fatbin")));
+        static IMAGE: &$crate::device::cuda::module::Aligned<[u8]> =
+            &$crate::device::cuda::module::Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/", $($file),+, ".fatbin")));
         &IMAGE.0
     }};
 }
+pub(super) use image;
 
 /// Declares [`Kernels`]: per file of `kernels/` the kernels it holds for each type of number, then those it holds once.
 macro_rules! kernels {
@@ -173,7 +175,7 @@ macro_rules! kernels {
 
         impl Kernels {
             /// Loads all files' modules; they stay loaded as long as the GPU's context lives.
-            pub fn load(home: &Home, tensor_cores: bool) -> Result<Self> {
+            pub fn load(home: &Home, tensor_cores: TensorCores) -> Result<Self> {
                 $($(let $typed;)* $(let $kernel;)* {
                     let module = load_module(home, $file, image!($file))?;
                     $($typed = Typed {
@@ -183,7 +185,7 @@ macro_rules! kernels {
                     };)*
                     $($kernel = find(home, module, stringify!($kernel))?;)*
                 })+
-                let tensor = if tensor_cores { Some(TensorKernels::load(home)?) } else { None };
+                let tensor = TensorKernels::load(home, tensor_cores)?;
                 let kernels = Kernels { $($($typed,)* $($kernel,)*)+ tensor };
                 super::conv::ask_resident(home, &kernels)?;
                 Ok(kernels)
@@ -217,66 +219,7 @@ kernels! {
     "words": [] set_words;
 }
 
-/// The convolutions on tensor cores for one type of number, by tile (`tensor_tile.rs`).
-pub struct TensorConv {
-    pub forward: [Kernel; TENSOR_TILES],
-    pub backward_data: [Kernel; TENSOR_TILES],
-    pub backward_weights: [Kernel; TENSOR_TILES],
-    /// For few maps.
-    pub strip_forward: Kernel,
-    pub strip_backward_weights: Kernel,
-}
-
-/// Tiles of 128, 96, 64 and 48 columns, and the one that serves any shape.
-pub const TENSOR_TILES: usize = 5;
-
-/// The convolutions on tensor cores.
-pub struct TensorKernels {
-    pub bf16: TensorConv,
-    pub f16: TensorConv,
-    pub tf32: TensorConv,
-}
-
-/// Loads the kernels of one type of number.
-macro_rules! tensor_conv {
-    ($home:expr, $number:literal) => {{
-        let module = load_module($home, concat!("conv_", $number), image!("conv_", $number))?;
-        TensorConv {
-            forward: tensor_conv!($home, module, "conv_forward_", $number),
-            backward_data: tensor_conv!($home, module, "conv_backward_data_", $number),
-            backward_weights: tensor_conv!($home, module, "conv_backward_weights_", $number),
-            strip_forward: find($home, module, concat!("conv_forward_strip_", $number))?,
-            strip_backward_weights: find(
-                $home,
-                module,
-                concat!("conv_backward_weights_strip_", $number),
-            )?,
-        }
-    }};
-    ($home:expr, $module:expr, $operation:literal, $number:literal) => {
-        [
-            find($home, $module, concat!($operation, "128_", $number))?,
-            find($home, $module, concat!($operation, "96_", $number))?,
-            find($home, $module, concat!($operation, "64_", $number))?,
-            find($home, $module, concat!($operation, "48_", $number))?,
-            find($home, $module, concat!($operation, "single_", $number))?,
-        ]
-    };
-}
-
-impl TensorKernels {
-    fn load(home: &Home) -> Result<Self> {
-        let kernels = TensorKernels {
-            bf16: tensor_conv!(home, "bf16"),
-            f16: tensor_conv!(home, "f16"),
-            tf32: tensor_conv!(home, "tf32"),
-        };
-        super::tensor_tile::allow_shared(home, &kernels)?;
-        Ok(kernels)
-    }
-}
-
-fn load_module(home: &Home, file: &str, image: &[u8]) -> Result<sys::CUmodule> {
+pub(super) fn load_module(home: &Home, file: &str, image: &[u8]) -> Result<sys::CUmodule> {
     use sys::cudaError_enum as Code;
     home.bind()?;
     // SAFETY: the image is a whole fatbin as nvcc wrote it, which the driver reads before it returns.
@@ -296,17 +239,16 @@ fn load_module(home: &Home, file: &str, image: &[u8]) -> Result<sys::CUmodule> {
     })
 }
 
-fn find(home: &Home, module: sys::CUmodule, name: &'static str) -> Result<Kernel> {
+pub(super) fn find(home: &Home, module: sys::CUmodule, name: &str) -> Result<Kernel> {
     let symbol = CString::new(name).map_err(|_| device("a kernel's name holds a zero byte"))?;
     // SAFETY: the module was loaded just now and is never unloaded.
     let function: Result<_, DriverError> = unsafe { result::module::get_function(module, symbol) };
     let function =
         function.map_err(|error| home.error(&format!("finding kernel {name}"), error))?;
-    let resident = Cell::new(1);
     Ok(Kernel {
-        name,
+        name: name.into(),
         function,
-        resident,
+        resident: Cell::new(1),
     })
 }
 
@@ -315,7 +257,6 @@ const _: () = assert!(size_of::<Pointer>() == 8);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn fatbins_stand_where_their_fields_can_be_read() {

@@ -1,14 +1,10 @@
-//! The tiles of products on tensor cores, and their choice; `kernels/tensor_tile.cuh`.
+//! The tiles of products on tensor cores, and their choice; `kernels/tensor_tile.cuh` and `kernels/warpgroup_tile.cuh`.
 
 use super::conv_sums::WeightProduct;
-use super::memory::Home;
-use super::module::{Kernel, TENSOR_TILES, TensorConv, TensorKernels};
-use crate::error::Result;
 use crate::network::op::{Conv, Shape};
 
-/// Rows of a block's tile and stages of its pipeline, as in `kernels/tensor_tile.cuh`.
+/// Rows of a block's tile.
 const TILE_ROWS: usize = 128;
-const STAGES: usize = 3;
 
 /// What the operands of a product are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +15,10 @@ pub enum Number {
 }
 
 impl Number {
+    pub const ALL: [Number; 3] = [Number::Bf16, Number::F16, Number::Tf32];
+
     fn bytes(self) -> usize {
         if self == Number::Tf32 { 4 } else { 2 }
-    }
-
-    /// Depth of a tile: 64 bytes.
-    pub fn depth(self) -> usize {
-        64 / self.bytes()
     }
 
     /// Elements of a copy of 16 bytes.
@@ -33,16 +26,17 @@ impl Number {
         16 / self.bytes()
     }
 
-    pub fn kernels(self, tensor: &TensorKernels) -> &TensorConv {
+    /// As kernels' names have it.
+    pub fn name(self) -> &'static str {
         match self {
-            Number::Bf16 => &tensor.bf16,
-            Number::F16 => &tensor.f16,
-            Number::Tf32 => &tensor.tf32,
+            Number::Bf16 => "bf16",
+            Number::F16 => "f16",
+            Number::Tf32 => "tf32",
         }
     }
 }
 
-/// A kernel's tile, in the order in which kernels are kept.
+/// A kernel's tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tile {
     Packed128,
@@ -53,29 +47,102 @@ pub enum Tile {
     Single48,
     /// The same for windows whose rows are strips, copied by four (conv1's). Not for the gradient of the input.
     Strip48,
+    /// By wgmma, in 16 bits.
+    Warpgroup192,
+    Warpgroup128,
+    /// For the gradient of the input alone.
+    Warpgroup48,
 }
 
 impl Tile {
-    const ALL: [Tile; TENSOR_TILES + 1] = [
+    const PACKED: [Tile; 4] = [
+        Tile::Packed128,
+        Tile::Packed96,
+        Tile::Packed64,
+        Tile::Packed48,
+    ];
+    pub const ALL: [Tile; 9] = [
         Tile::Packed128,
         Tile::Packed96,
         Tile::Packed64,
         Tile::Packed48,
         Tile::Single48,
         Tile::Strip48,
+        Tile::Warpgroup192,
+        Tile::Warpgroup128,
+        Tile::Warpgroup48,
     ];
+
+    /// As kernels' names have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tile::Packed128 => "128",
+            Tile::Packed96 => "96",
+            Tile::Packed64 => "64",
+            Tile::Packed48 => "48",
+            Tile::Single48 => "single",
+            Tile::Strip48 => "strip",
+            Tile::Warpgroup192 => "warpgroup192",
+            Tile::Warpgroup128 => "warpgroup128",
+            Tile::Warpgroup48 => "warpgroup48",
+        }
+    }
 
     fn columns(self) -> usize {
         match self {
-            Tile::Packed128 => 128,
+            Tile::Warpgroup192 => 192,
+            Tile::Packed128 | Tile::Warpgroup128 => 128,
             Tile::Packed96 => 96,
             Tile::Packed64 => 64,
-            Tile::Packed48 | Tile::Single48 | Tile::Strip48 => 48,
+            Tile::Packed48 | Tile::Single48 | Tile::Strip48 | Tile::Warpgroup48 => 48,
+        }
+    }
+
+    /// Whether its products are by wgmma.
+    pub fn is_of_warpgroups(self) -> bool {
+        matches!(
+            self,
+            Tile::Warpgroup192 | Tile::Warpgroup128 | Tile::Warpgroup48
+        )
+    }
+
+    /// Depth of a stage: 64 bytes, by wgmma 128.
+    fn depth(self, number: Number) -> usize {
+        let bytes = if self.is_of_warpgroups() { 128 } else { 64 };
+        bytes / number.bytes()
+    }
+
+    fn stages(self) -> usize {
+        match self {
+            Tile::Warpgroup192 | Tile::Warpgroup48 => 4,
+            _ => 3,
         }
     }
 
     pub fn threads(self) -> u32 {
-        if self == Tile::Packed128 { 256 } else { 128 }
+        match self {
+            Tile::Packed128 => 256,
+            _ if self.is_of_warpgroups() => 256,
+            _ => 128,
+        }
+    }
+
+    /// Of the tiles by wgmma the widest that wastes nothing of a product, if there is one.
+    pub fn choose_warpgroup(product: Product, number: Number, op: &Conv) -> Option<Self> {
+        let (columns, maps) = match product {
+            Product::Forward | Product::BackwardWeights => (op.output.maps, op.input.maps),
+            Product::BackwardData => (op.input.maps, op.output.maps),
+        };
+        let in_chunks = |maps: usize| maps.is_multiple_of(number.chunk());
+        let serves = |tile: &Tile| {
+            tile.is_of_warpgroups()
+                && product.has(number, *tile)
+                && columns.is_multiple_of(tile.columns())
+        };
+        let widest_first = Tile::ALL.into_iter();
+        widest_first
+            .filter(|_| in_chunks(maps) && in_chunks(columns))
+            .find(serves)
     }
 
     /// For `columns` outputs, where `maps` and `columns` are both copied in chunks: the widest that wastes least.
@@ -85,7 +152,7 @@ impl Tile {
             return Tile::Single48;
         }
         let wasted = |tile: &&Tile| columns.next_multiple_of(tile.columns()) - columns;
-        let packed = Tile::ALL[..4].iter().min_by_key(wasted);
+        let packed = Tile::PACKED.iter().min_by_key(wasted);
         packed.copied().unwrap_or(Tile::Packed64)
     }
 
@@ -114,7 +181,7 @@ impl Tile {
     }
 
     /// Rows of a matrix of weights as the tile counts them.
-    pub fn depth(self, op: &Conv) -> usize {
+    pub fn rows(self, op: &Conv) -> usize {
         match self {
             Tile::Strip48 => op.window.size * (op.window.size * op.input.maps).next_multiple_of(4),
             _ => op.depth(),
@@ -133,11 +200,11 @@ impl Tile {
         op: &Conv,
         resident: usize,
     ) -> WeightProduct {
-        let rows = self.depth(op);
+        let rows = self.rows(op);
         WeightProduct {
             tiles: self.tiles(rows, op.output.maps),
             rows_left: rows.next_multiple_of(TILE_ROWS) - rows,
-            depth: number.depth(),
+            depth: self.depth(number),
             resident,
             input: self.input(op),
         }
@@ -153,56 +220,46 @@ pub enum Product {
 }
 
 impl Product {
-    const ALL: [Product; 3] = [
+    pub const ALL: [Product; 3] = [
         Product::Forward,
         Product::BackwardData,
         Product::BackwardWeights,
     ];
 
-    pub fn kernel(self, kernels: &TensorConv, tile: Tile) -> &Kernel {
-        match (self, tile) {
-            (Product::Forward, Tile::Strip48) => return &kernels.strip_forward,
-            (Product::BackwardWeights, Tile::Strip48) => return &kernels.strip_backward_weights,
-            _ => {}
+    /// As kernels' names have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Product::Forward => "forward",
+            Product::BackwardData => "backward_data",
+            Product::BackwardWeights => "backward_weights",
         }
-        let kernels = match self {
-            Product::Forward => &kernels.forward,
-            Product::BackwardData => &kernels.backward_data,
-            Product::BackwardWeights => &kernels.backward_weights,
-        };
-        &kernels[tile as usize]
     }
 
-    /// Dynamic shared memory of a block in bytes, as `Stages` in `kernels/tensor_tile.cuh` lays it out.
+    /// Whether there is a kernel for it of such numbers with this tile.
+    pub fn has(self, number: Number, tile: Tile) -> bool {
+        let backward_data = self == Product::BackwardData;
+        match tile {
+            Tile::Strip48 => !backward_data,
+            Tile::Warpgroup48 => backward_data && number != Number::Tf32,
+            _ => number != Number::Tf32 || !tile.is_of_warpgroups(),
+        }
+    }
+
+    /// Dynamic shared memory of a block in bytes, as the kernels' `Stages` lay it out.
     pub fn shared(self, number: Number, tile: Tile) -> usize {
-        let (depth, columns) = (number.depth(), tile.columns());
+        let (depth, columns) = (tile.depth(number), tile.columns());
+        if tile.is_of_warpgroups() {
+            // Swizzled rows begin at multiples of 1024 bytes.
+            return tile.stages() * (TILE_ROWS + columns) * depth * number.bytes() + 1024;
+        }
         let (along_k, rows, across) = (depth + number.chunk(), TILE_ROWS + 8, columns + 8);
         let elements = match self {
             Product::Forward => TILE_ROWS * along_k + depth * across,
             Product::BackwardData => TILE_ROWS * along_k + columns * along_k,
             Product::BackwardWeights => depth * rows + depth * across,
         };
-        STAGES * elements * number.bytes()
+        tile.stages() * elements * number.bytes()
     }
-}
-
-/// Lets every kernel have the shared memory it needs, and asks how many blocks fit of those whose sums are cut into parts.
-pub fn allow_shared(home: &Home, kernels: &TensorKernels) -> Result<()> {
-    for number in [Number::Bf16, Number::F16, Number::Tf32] {
-        for product in Product::ALL {
-            let no_strips =
-                |tile: &Tile| product == Product::BackwardData && *tile == Tile::Strip48;
-            for tile in Tile::ALL.into_iter().filter(|tile| !no_strips(tile)) {
-                let kernel = product.kernel(number.kernels(kernels), tile);
-                let shared = product.shared(number, tile);
-                kernel.allow_shared(home, shared)?;
-                if product == Product::BackwardWeights {
-                    kernel.ask_resident(home, tile.threads(), shared)?;
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -256,20 +313,68 @@ mod tests {
         for op in [every_third, of_two] {
             assert_eq!(Tile::choose_for(Number::Bf16, &op), Tile::Single48);
         }
-        assert_eq!(Tile::Strip48.depth(&conv1(224, 0)), 11 * 36);
+        assert_eq!(Tile::Strip48.rows(&conv1(224, 0)), 11 * 36);
+    }
+
+    fn every_kernel(by_wgmma: bool) -> Vec<(Number, Product, Tile)> {
+        let mut all = vec![];
+        for number in Number::ALL {
+            for product in Product::ALL {
+                let there = Tile::ALL
+                    .into_iter()
+                    .filter(|tile| product.has(number, *tile));
+                let tiles = there.filter(|tile| tile.is_of_warpgroups() == by_wgmma);
+                all.extend(tiles.map(|tile| (number, product, tile)));
+            }
+        }
+        all
     }
 
     #[test]
     fn two_blocks_fit_the_shared_memory_of_an_a100_and_one_that_of_any_gpu_since() {
-        for number in [Number::Bf16, Number::F16, Number::Tf32] {
-            for product in Product::ALL {
-                for tile in Tile::ALL {
-                    // Beside the table of patches or windows, and what the system keeps of each block: 1 KiB.
-                    let block = product.shared(number, tile) + 2048 + 1024;
-                    assert!(2 * block <= 164 << 10, "{product:?} {number:?} {tile:?}");
-                    assert!(block <= 99 << 10, "{product:?} {number:?} {tile:?}");
-                }
-            }
+        for (number, product, tile) in every_kernel(false) {
+            // Beside the table of patches or windows, and what the system keeps of each block: 1 KiB.
+            let block = product.shared(number, tile) + 2048 + 1024;
+            assert!(2 * block <= 164 << 10, "{product:?} {number:?} {tile:?}");
+            assert!(block <= 99 << 10, "{product:?} {number:?} {tile:?}");
         }
+    }
+
+    #[test]
+    fn blocks_of_wgmma_fit_the_shared_memory_of_an_h100() {
+        for (number, product, tile) in every_kernel(true) {
+            let blocks = if tile == Tile::Warpgroup192 { 1 } else { 2 };
+            let block = product.shared(number, tile) + 2048 + 1024;
+            assert!(
+                blocks * block <= 228 << 10,
+                "{product:?} {number:?} {tile:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn wgmma_serves_every_layer_of_alexnet_but_conv1() {
+        let layer = |maps, outputs| {
+            let (input, window) = (Shape::new(maps, 13, 13), Window::new(3, 1, 1));
+            Conv {
+                input,
+                parts: 1,
+                output: window.output(input, outputs),
+                window,
+                activation: None,
+            }
+        };
+        let choose = |number, maps, outputs| {
+            Product::ALL
+                .map(|product| Tile::choose_warpgroup(product, number, &layer(maps, outputs)))
+        };
+        use Tile::*;
+        let (w192, w128, w48) = (Some(Warpgroup192), Some(Warpgroup128), Some(Warpgroup48));
+        assert_eq!(choose(Number::Bf16, 48, 128), [w128, w48, w128]);
+        assert_eq!(choose(Number::F16, 128, 192), [w192, w128, w192]);
+        assert_eq!(choose(Number::Bf16, 192, 192), [w192; 3]);
+        assert_eq!(choose(Number::Bf16, 192, 128), [w128, w192, w128]);
+        assert_eq!(choose(Number::Bf16, 3, 48), [None; 3]);
+        assert_eq!(choose(Number::Tf32, 192, 192), [None; 3]);
     }
 }

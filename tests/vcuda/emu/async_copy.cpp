@@ -12,6 +12,7 @@ NO_SANITIZE void land(const AsyncCopy& copy) {
     // By hand: a sanitizer's memcpy would report the access at the wait instead of at the copy.
     for (int i = 0; i < copy.bytes; i++) to[i] = i < copy.source_bytes ? from[i] : 0;
     TSAN_WRITTEN(to, unsigned(copy.bytes));
+    current->unfenced_writes = true;
 }
 
 void land_groups_before(int group) {

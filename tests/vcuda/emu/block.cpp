@@ -161,7 +161,9 @@ void run_block(int count) {
         thread.barriers = thread.collectives = 0;
         thread.copies.clear();
         thread.copy_group = 0;
+        thread.unfenced_writes = false;
     }
+    open_warpgroups(count);
     int warps = (count + warp_width - 1) / warp_width, ended = 0;
     int order[max_threads_per_block / warp_width];
     order_of(order, warps);
@@ -170,7 +172,10 @@ void run_block(int count) {
             int first = order[i] * warp_width;
             ended += run_warp(threads + first, std::min(warp_width, count - first));
         }
-        if (ended == count) return retire_all(count);
+        if (ended == count) {
+            close_warpgroups(count);
+            return retire_all(count);
+        }
         release_barrier(count, ended);
     }
 }

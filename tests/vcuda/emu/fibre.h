@@ -10,9 +10,11 @@
 extern "C" void __tsan_acquire(void*);
 extern "C" void __tsan_release(void*);
 extern "C" void __tsan_write_range(void*, unsigned long);
+extern "C" void __tsan_read_range(void*, unsigned long);
 #define TSAN_ACQUIRE(token) __tsan_acquire(token)
 #define TSAN_RELEASE(token) __tsan_release(token)
 #define TSAN_WRITTEN(address, bytes) __tsan_write_range(address, bytes)
+#define TSAN_READ(address, bytes) __tsan_read_range(const_cast<char*>(address), bytes)
 #else
 #define TSAN_ACQUIRE(token) ((void)(token))
 #define TSAN_RELEASE(token) ((void)(token))

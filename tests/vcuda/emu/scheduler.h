@@ -40,6 +40,9 @@ Outcome run(const Launch&, std::string& fault);
 
 constexpr int max_threads_per_block = 1024;
 constexpr size_t max_dynamic_shared = 227 << 10;
+/// Where dynamic shared memory begins in its window: behind what the system and static arrays take, aligned to 16 bytes
+/// and no more, as no kernel may rely on more.
+constexpr unsigned shared_window = 1024 + 16;
 
 struct AsyncCopy {
     void* destination;
@@ -64,6 +67,7 @@ struct Thread {
     // what it has under way
     std::vector<AsyncCopy> copies;
     int copy_group = 0;
+    bool unfenced_writes = false;  // copies landed since the last fence.proxy.async
 };
 
 extern const Launch* launch;  // the one that runs
@@ -76,6 +80,11 @@ void run_block(int thread_count);
 void open_shared(const Launch&);
 void poison_shared(const Launch&);
 void learn_footprint(uint64_t block);
+/// Before and after a block: forgets its warps' wgmma; sees to it that they are done, and the same in all four of a group.
+void open_warpgroups(int thread_count);
+void close_warpgroups(int thread_count);
+/// How many warps issued since it was asked last.
+uint64_t take_issued_products();
 /// Starts the random order anew, so that a launch's order depends on the seed alone.
 void seed_order();
 /// Orders what the host did before the launch with the threads' first accesses (ThreadSanitizer).

@@ -47,6 +47,23 @@ void async_commit();
 void async_wait(int groups_left);
 void async_wait_all();
 
+/// wgmma.mma_async: D[64,columns] += A[64,16] · B[16,columns] of a group of four warps, in 16 bits; `sums` are the lane's
+/// of D. The operands stand in shared memory where their descriptors say, B's columns as A's rows.
+struct WarpgroupProduct {
+    uint64_t a, b;
+    int columns;
+    bool a_transposed, b_transposed, is_bfloat;
+    float* sums;
+};
+void warpgroup_multiply(const WarpgroupProduct&);
+/// wgmma.fence, commit_group and wait_group; fence.proxy.async.
+void warpgroup_fence();
+void warpgroup_commit();
+void warpgroup_wait(int groups_left);
+void fence_proxy_async();
+/// Address of a place in the block's dynamic shared memory, in the window of shared memory.
+unsigned shared_address(const void* place);
+
 /// A kernel as the driver finds it. The build script writes one for each into section simt_kernels.
 struct Kernel {
     const char* name;

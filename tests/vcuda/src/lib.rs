@@ -68,6 +68,8 @@ pub struct Counters {
     pub faults: u64,
     /// Products of cuBLAS that ran.
     pub products: u64,
+    /// `wgmma.mma_async` that warps issued.
+    pub wgmma: u64,
 }
 
 /// The virtual driver with a test's options, for one test at a time: another session waits until
@@ -126,6 +128,15 @@ pub fn session(options: &Options) -> Session {
 /// # Panics
 /// With what the test printed where it failed.
 pub fn in_own_process(body: impl FnOnce()) {
+    in_own_process_with(&[], body);
+}
+
+/// [`in_own_process`] with variables of the environment; where there is no process of its own, they are to be set for this
+/// one by whoever starts it.
+///
+/// # Panics
+/// As [`in_own_process`].
+pub fn in_own_process_with(variables: &[(&str, &str)], body: impl FnOnce()) {
     const INSIDE: &str = "VCUDA_IN_OWN_PROCESS";
     let thread = std::thread::current();
     // The test runner names a test's thread after it.
@@ -138,6 +149,7 @@ pub fn in_own_process(body: impl FnOnce()) {
     let output = std::process::Command::new(program)
         .args([test, "--exact", "--include-ignored", "--nocapture"])
         .env(INSIDE, "1")
+        .envs(variables.iter().copied())
         .output()
         .expect("a test can be started");
     let text = [output.stdout, output.stderr].concat();

@@ -55,7 +55,7 @@ struct Counters {
     uint64_t launches, graph_launches;
     uint64_t host_to_device_bytes, device_to_host_bytes, device_to_device_bytes, peer_bytes;
     uint64_t allocations, live_allocations, live_bytes, peak_bytes;
-    uint64_t host_synchronisations, unready_queries, faults, products;
+    uint64_t host_synchronisations, unready_queries, faults, products, wgmma;
 };
 extern Counters counters;
 

@@ -71,6 +71,7 @@ Result run_kernel(Context* context, simt::Launch launch, Arguments& arguments, b
     }
     show_memory_to(context);
     simt::Outcome outcome = simt::run(launch, fault);
+    counters.wgmma += simt::take_issued_products();
     if (outcome != simt::Outcome::done) report_fault(where + fault);
     return result_of(outcome);
 }
