@@ -132,7 +132,7 @@ fn thread_sanitizer_sees_data_of_a_cp_async_used_before_the_wait() {
 
 #[test]
 fn thread_sanitizer_sees_a_product_by_wgmma_of_what_other_threads_are_still_writing() {
-    let words = ["ThreadSanitizer: data race", "wgmma.cu:"];
+    let words = ["ThreadSanitizer: data race", "warpgroup.cpp:"];
     expect(
         "thread",
         "vcuda_wgmma_mistake 3",
