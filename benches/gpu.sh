@@ -90,19 +90,29 @@ run devices.txt "${ours[@]}" devices && cat "$out/devices.txt"
 
 ways=(0 0,0)
 ((gpus > 1)) && ways=(0 0,1)
+wgmma=$("${ours[@]}" devices --json 2>/dev/null | grep -c '"capability": "9.0"')
+
+# ways_of PRECISION: how it is measured, a line each: GPUs, the name in files, and whether products are by wgmma, which
+# compute capability 9.0 has for 16 bits.
+ways_of() {
+    local way
+    for way in "${ways[@]}"; do echo "$way gpus-${way/,/-} 0"; done
+    case $1 in bf16 | f16) ((wgmma == 0)) || echo "0 gpus-0-wgmma 1" ;; esac
+}
 for precision in "${precisions[@]}"; do
-    for way in "${ways[@]}"; do
-        run "verify_${precision}_gpus-${way/,/-}.txt" "${ours[@]}" verify --gpus "$way" --precision "$precision"
-    done
+    while read -r list name by_wgmma; do
+        run "verify_${precision}_$name.txt" \
+            env ALEXNET_MP_WGMMA="$by_wgmma" "${ours[@]}" verify --gpus "$list" --precision "$precision"
+    done < <(ways_of "$precision")
 done
 # In turn, so that a card that warms up or is shared does so under all.
 for ((round = 1; round <= rounds; round++)); do
     for batch in "${batches[@]}"; do
         for precision in "${precisions[@]}"; do
-            for way in "${ways[@]}"; do
-                run "bench_${precision}_${batch}_gpus-${way/,/-}_${round}.json" \
-                    "${bench[@]}" --gpus "$way" --batch "$batch" --precision "$precision" "${steps[@]}" --json
-            done
+            while read -r list name by_wgmma; do
+                run "bench_${precision}_${batch}_${name}_${round}.json" env ALEXNET_MP_WGMMA="$by_wgmma" \
+                    "${bench[@]}" --gpus "$list" --batch "$batch" --precision "$precision" "${steps[@]}" --json
+            done < <(ways_of "$precision")
         done
         [[ -z $torch ]] || run "pytorch_${batch}_${round}.jsonl" "$python" benches/pytorch_gpu.py --batch "$batch" \
             "${steps[@]}"
@@ -114,8 +124,11 @@ for precision in "${precisions[@]}"; do
     for batch in "${batches[@]}"; do
         run "no-graph_${precision}_${batch}.json" \
             "${bench[@]}" --gpus "${ways[0]}" --batch "$batch" --precision "$precision" "${steps[@]}" --no-graph --json
-        run "roofline_${precision}_${batch}.txt" \
-            "${bench[@]}" --gpus "${ways[0]}" --batch "$batch" --precision "$precision" "${steps[@]}" --roofline
+        while read -r list name by_wgmma; do
+            [[ $list == 0 ]] || continue
+            run "roofline_${precision}_${batch}_$name.txt" env ALEXNET_MP_WGMMA="$by_wgmma" \
+                "${bench[@]}" --gpus "$list" --batch "$batch" --precision "$precision" "${steps[@]}" --roofline
+        done < <(ways_of "$precision")
     done
 done
 "$python" benches/ratios.py "$out" | tee "$out/ratios.txt" || echo "gpu.sh: no table of ratios: $python did not run"

@@ -83,23 +83,22 @@ impl CudaDevice {
     /// Opens GPU number `ordinal`, as `CUDA_VISIBLE_DEVICES` numbers them. The same GPU may be opened twice.
     pub fn open(ordinal: usize) -> Result<Self> {
         let info = probe::usable(ordinal)?;
-        let opened = CudaContext::new(ordinal);
-        let context = opened
-            .map_err(|e| device(format!("GPU {ordinal}, {}: {}", info, failure::describe(e))))?;
-        let home = Home::new(context, ordinal, format!("GPU {ordinal}, {info}"));
-        let home =
-            home.map_err(|e| device(format!("GPU {ordinal}, {info}: {}", failure::describe(e))))?;
+        let failed = |e| device(format!("GPU {ordinal}, {info}: {}", failure::describe(e)));
+        let context = CudaContext::new(ordinal).map_err(failed)?;
+        let capability = context.compute_capability().map_err(failed)?;
+        let wgmma = std::env::var(tensor_kernels::VARIABLE).ok();
+        let tensor_cores = TensorCores::of(capability, wgmma.as_deref())?;
+        let how = match tensor_cores {
+            TensorCores::Wgmma => ", products by wgmma",
+            TensorCores::Mma | TensorCores::None => "",
+        };
+        let name = format!("GPU {ordinal}, {info}{how}");
+        let home = Home::new(context, ordinal, name).map_err(failed)?;
         let multiprocessors = home.check(
             "asking for multiprocessors",
             home.context
                 .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         )?;
-        let capability = home.check(
-            "asking for the compute capability",
-            home.context.compute_capability(),
-        )?;
-        let wgmma = std::env::var(tensor_kernels::VARIABLE).ok();
-        let tensor_cores = TensorCores::of(capability, wgmma.as_deref())?;
         Ok(CudaDevice {
             kernels: Kernels::load(&home, tensor_cores)?,
             blas: Cublas::open(&home)?,
