@@ -4,6 +4,7 @@ use super::conv_sums::WeightProduct;
 use super::geometry::{Pointer, activation_code, argument_types, int};
 use super::memory::Home;
 use super::module::{Grid, Kernel, Kernels, arguments};
+use super::parts::Turn;
 use super::{Buffer, CudaDevice};
 use crate::device::{Activated, ConvGradients};
 use crate::error::{Result, device};
@@ -104,8 +105,13 @@ impl Variant {
     }
 
     /// Tiles of a matrix.
-    fn tiles(self, rows: usize, columns: usize) -> usize {
+    pub(super) fn tiles(self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(TILE_ROWS) * columns.div_ceil(self.tile_columns())
+    }
+
+    /// Bytes of the sums of so many tiles.
+    pub(super) fn sums(self, tiles: usize) -> usize {
+        tiles * TILE_ROWS * self.tile_columns() * 4
     }
 
     /// The gradient of the weights, where so many blocks fit a multiprocessor.
@@ -175,24 +181,30 @@ impl CudaDevice {
         }
         self.expect_f32(&[x[0], bias, y])?;
         let shape = ConvShape::new(op, images)?;
-        let [x, peer_x] = self.parts(op.parts, x, images * op.input.len())?;
-        let [w, peer_w] = self.parts(op.parts, weights, op.depth() * op.output.maps)?;
+        let weights = self.parts(op.parts, weights, op.depth() * op.output.maps)?;
         let bias = self.input(bias, op.output.maps)?;
         let y = self.output(y, images * op.output.len())?;
-        let (parts, activation) = (int(op.parts)?, activation_code(op.activation));
+        let activation = activation_code(op.activation);
         let variant = Variant::choose(op.output.maps, op.input.maps);
         let tiles = variant.tiles(images * op.output.pixels(), op.output.maps);
-        // SAFETY: every buffer was checked to hold what the shape says.
-        unsafe {
-            self.launch(
-                variant.forward(&self.kernels),
-                Grid {
-                    blocks: [tiles, 1, 1],
-                    threads: THREADS,
-                },
-                arguments![x, peer_x, w, peer_w, bias, y, parts, activation, shape],
-            )
+        let sums = variant.sums(tiles);
+        for Turn { parts, partial } in self.turns(op.parts, x, sums)? {
+            let [w, peer_w] = [weights[parts.start], weights[1]];
+            // Here and no earlier: this waits for a message.
+            let [x, peer_x] = self.parts(parts.len(), &x[parts], images * op.input.len())?;
+            // SAFETY: every buffer was checked to hold what the shape says, the work space the sums of every tile.
+            unsafe {
+                self.launch(
+                    variant.forward(&self.kernels),
+                    Grid {
+                        blocks: [tiles, 1, 1],
+                        threads: THREADS,
+                    },
+                    arguments![x, peer_x, w, peer_w, bias, y, activation, partial, shape],
+                )
+            }?;
         }
+        Ok(())
     }
 
     pub(super) fn launch_conv_backward_data(
