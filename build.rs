@@ -320,24 +320,26 @@ struct Row {
     spill_stores: u32,
     spill_loads: u32,
     shared: u32,
+    serialized: bool,
 }
 
-/// Reads the report of `nvcc -Xptxas -v`: per kernel a line that names it, one with its stack and spills, one with its
-/// registers and shared memory.
+/// Reads the report of `nvcc -Xptxas -v`: warnings, then per kernel a line that names it, one with its stack and spills, one
+/// with its registers and shared memory.
 fn parse_ptxas(file: &str, text: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for line in text.lines() {
         if let Some(rest) = line.split("Compiling entry function '").nth(1) {
             let mut quoted = rest.split('\'');
-            let kernel = quoted.next().unwrap_or_default().to_owned();
+            let quoted_name = quoted.next().unwrap_or_default();
             let arch = quoted
                 .nth(1)
                 .and_then(|arch| arch.strip_prefix("sm_"))
                 .and_then(|arch| arch.trim_end_matches('a').parse().ok());
             rows.push(Row {
                 file: file.into(),
-                kernel,
+                kernel: quoted_name.to_owned(),
                 arch: arch.unwrap_or(0),
+                serialized: text.lines().any(|line| is_serialized(line, quoted_name)),
                 ..Row::default()
             });
         }
@@ -353,6 +355,12 @@ fn parse_ptxas(file: &str, text: &str) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// Whether a line warns that products by wgmma in this kernel wait for each other.
+fn is_serialized(line: &str, kernel: &str) -> bool {
+    line.contains("wgmma.mma_async instructions are serialized")
+        && line.contains(&format!("'{kernel}'"))
 }
 
 /// The number that ends where `suffix` begins; 0 where there is none.
@@ -383,8 +391,16 @@ fn write_report(
         let _ = writeln!(
             text,
             "    KernelReport {{ file: {:?}, kernel: {:?}, arch: {}, registers: {}, stack: {}, spill_stores: {}, \
-             spill_loads: {}, shared: {} }},",
-            r.file, r.kernel, r.arch, r.registers, r.stack, r.spill_stores, r.spill_loads, r.shared
+             spill_loads: {}, shared: {}, serialized: {} }},",
+            r.file,
+            r.kernel,
+            r.arch,
+            r.registers,
+            r.stack,
+            r.spill_stores,
+            r.spill_loads,
+            r.shared,
+            r.serialized
         );
     }
     text.push_str("];\n");

@@ -41,7 +41,7 @@ struct Gather {
 
 // ---- forward ----------------------------------------------------------------------------------------------------
 
-// Tiles of patches and of weights, first of this column's maps, then of the peer's.
+// Tiles of patches and of weights, first of this column's maps, then of the peer's where there are some.
 template <class T, int Pack>
 struct ForwardSource {
     const ConvShape& shape;
@@ -73,8 +73,8 @@ struct ForwardSource {
 
 template <class T, int Pack>
 __device__ __forceinline__ void forward(const float* x, const float* peer_x, const float* weights,
-                                        const float* peer_weights, const float* bias, float* y, int parts,
-                                        int activation, const ConvShape& shape) {
+                                        const float* peer_weights, const float* bias, float* y, int activation,
+                                        const PartialSums& partial, const ConvShape& shape) {
     __shared__ typename T::Stage stages[2];
     __shared__ Patch patches[T::BM];
     const BlockPlace<T> block(shape.outputs);
@@ -82,9 +82,11 @@ __device__ __forceinline__ void forward(const float* x, const float* peer_x, con
                     shape.height * shape.width * shape.maps);
 
     float sums[T::TM][T::TN] = {};
+    take_up<T>(partial, sums);
     ForwardSource<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, block.column};
-    const int depth = shape.size * shape.size * shape.maps;
-    accumulate<T>(source, parts * ((depth + T::BK - 1) / T::BK), stages, sums);
+    const int depth = shape.size * shape.size * shape.maps, tiles = (depth + T::BK - 1) / T::BK;
+    accumulate<T>(source, peer_x != nullptr ? 2 * tiles : tiles, stages, sums);
+    if (leave<T>(partial, sums)) return;
     write_tile<T>(y, block.row, shape.images * shape.out_height * shape.out_width, block.column, shape.outputs, sums,
                   [&](int column, float sum, float) { return activate(activation, sum + bias[column]); });
 }
@@ -220,9 +222,9 @@ using Tile32 = Tile<128, 32, 16, 8, 4, 4>;
 #define CONV_KERNELS(columns, suffix, pack)                                                                            \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
         conv_forward_##columns##suffix(const float* x, const float* peer_x, const float* weights,                      \
-                                       const float* peer_weights, const float* bias, float* y, int parts,              \
-                                       int activation, ConvShape shape) {                                              \
-        forward<Tile##columns, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape);             \
+                                       const float* peer_weights, const float* bias, float* y, int activation,         \
+                                       PartialSums partial, ConvShape shape) {                                         \
+        forward<Tile##columns, pack>(x, peer_x, weights, peer_weights, bias, y, activation, partial, shape);           \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
         conv_backward_data_##columns##suffix(const float* dy, const float* weights, const float* y, int activated,     \

@@ -81,6 +81,37 @@ struct BlockPlace {
     }
 };
 
+// A product over two parts of its input may be done in two launches of the same grid. Where the sums begin instead of
+// with zeros, and where they stay for the next launch instead of being finished; null for neither.
+struct PartialSums {
+    const float* from;
+    float* to;
+};
+
+// Place of the first of a thread's sums in `all`; the others follow, each after those of the block's other threads. One
+// by one and not by fours, for which ptxas would keep them in neighbouring registers, and take more of them.
+template <class T, class Sums, class Place>
+__device__ __forceinline__ Place* partial_place(Place* all) {
+    constexpr size_t SUMS = sizeof(Sums) / sizeof(float);
+    return all + blockIdx.x * (SUMS * T::THREADS) + threadIdx.x;
+}
+
+template <class T, class Sums>
+__device__ __forceinline__ void take_up(const PartialSums& partial, Sums& sums) {
+    if (partial.from == nullptr) return;
+    const float* place = partial_place<T, Sums>(partial.from);
+    for_each_number(sums, [&](float& sum) { sum = *place, place += T::THREADS; });
+}
+
+// Whether they stay.
+template <class T, class Sums>
+__device__ __forceinline__ bool leave(const PartialSums& partial, Sums& sums) {
+    if (partial.to == nullptr) return false;
+    float* place = partial_place<T, Sums>(partial.to);
+    for_each_number(sums, [&](float& sum) { *place = sum, place += T::THREADS; });
+    return true;
+}
+
 // The output pixels that the block sums over for the gradient of the weights.
 struct PixelShare {
     int begin, end;

@@ -99,8 +99,9 @@ __device__ __forceinline__ void strip_forward(const E* x, const E* weights, cons
     StripForward<T> source{shape, strips, x, weights, block.column};
     source.start(patches);
     S::accumulate(source, (shape.size * strips.filled + T::BK - 1) / T::BK, memory, sums);
-    write_outputs<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
-                     shape.outputs, sums, bias, activation);
+    add_bias<T>(sums, bias, block.column, shape.outputs, activation);
+    write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
+                  shape.outputs, sums, [](float sum, float) { return sum; });
 }
 
 // The windows of a tile's pixels, worked out once for all threads. A tile's entries are written when the tile two
@@ -178,12 +179,12 @@ __device__ __forceinline__ void strip_backward_weights(const E* x, const E* dy, 
                   [](float sum, float old) { return sum + old; }, accumulate_into != 0 ? to : nullptr);
 }
 
-// The peer's part and its weights are not read: a layer of few maps reads the image.
+// The peer's part, its weights and sums of another launch are not read: a layer of few maps reads the image.
 #define STRIP_KERNELS(tile, suffix, blocks)                                                                            \
     extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
         conv_forward_##suffix(const NUMBER::Element* x, const NUMBER::Element*, const NUMBER::Element* weights,        \
-                              const NUMBER::Element*, const float* bias, NUMBER::Element* y, int, int activation,      \
-                              ConvShape shape) {                                                                       \
+                              const NUMBER::Element*, const float* bias, NUMBER::Element* y, int activation,           \
+                              PartialSums, ConvShape shape) {                                                          \
         IF_TENSOR(strip_forward<tile>(x, weights, bias, y, activation, shape));                                        \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \

@@ -27,7 +27,7 @@ struct TensorGather {
 
 // ---- forward ----------------------------------------------------------------------------------------------------
 
-// Tiles of patches and of weights, first of this column's maps, then of the peer's.
+// Tiles of patches and of weights, first of this column's maps, then of the peer's where there are some.
 template <class T, int Pack>
 struct TensorForward {
     using E = typename T::Element;
@@ -55,8 +55,8 @@ struct TensorForward {
 
 template <class T, int Pack, class E>
 __device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, const E* weights, const E* peer_weights,
-                                               const float* bias, E* y, int parts, int activation,
-                                               const ConvShape& shape) {
+                                               const float* bias, E* y, int activation,
+                                               const PartialSums& partial, const ConvShape& shape) {
     using S = typename T::template Stages<true, false>;
     DYN_SHARED(E, memory);
     __shared__ Patch patches[T::BM];
@@ -65,11 +65,14 @@ __device__ __forceinline__ void tensor_forward(const E* x, const E* peer_x, cons
                     shape.height * shape.width * shape.maps);
 
     float sums[T::FM][T::FN][4] = {};
+    take_up<T>(partial, sums);
     TensorForward<T, Pack> source{shape, x, weights, peer_x, peer_weights, patches, block.column};
-    const int depth = shape.size * shape.size * shape.maps;
-    S::accumulate(source, parts * ((depth + T::BK - 1) / T::BK), memory, sums);
-    write_outputs<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
-                     shape.outputs, sums, bias, activation);
+    const int depth = shape.size * shape.size * shape.maps, tiles = (depth + T::BK - 1) / T::BK;
+    S::accumulate(source, peer_x != nullptr ? 2 * tiles : tiles, memory, sums);
+    if (leave<T>(partial, sums)) return;
+    add_bias<T>(sums, bias, block.column, shape.outputs, activation);
+    write_sums<T>(y, block.row, Straight{shape.images * shape.out_height * shape.out_width}, block.column,
+                  shape.outputs, sums, [](float sum, float) { return sum; });
 }
 
 // ---- gradient of the input --------------------------------------------------------------------------------------
@@ -178,12 +181,12 @@ __device__ __forceinline__ void tensor_backward_weights(const E* x, const E* dy,
 // ---- kernels ----------------------------------------------------------------------------------------------------
 
 // `blocks` of a kernel are to fit a multiprocessor. Where its instructions are not there, `guard` leaves it empty.
-#define TENSOR_FORWARD(tile, suffix, pack, blocks, guard)                                                              \
+#define TENSOR_FORWARD(forward, tile, suffix, pack, blocks, guard)                                                     \
     extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
         conv_forward_##suffix(const NUMBER::Element* x, const NUMBER::Element* peer_x, const NUMBER::Element* weights, \
-                              const NUMBER::Element* peer_weights, const float* bias, NUMBER::Element* y, int parts,   \
-                              int activation, ConvShape shape) {                                                       \
-        guard(tensor_forward<tile, pack>(x, peer_x, weights, peer_weights, bias, y, parts, activation, shape));        \
+                              const NUMBER::Element* peer_weights, const float* bias, NUMBER::Element* y,              \
+                              int activation, PartialSums partial, ConvShape shape) {                                  \
+        guard(forward<tile, pack>(x, peer_x, weights, peer_weights, bias, y, activation, partial, shape));             \
     }
 #define TENSOR_BACKWARD_DATA(tile, suffix, pack, blocks, guard)                                                        \
     extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks)                                                \
@@ -207,7 +210,7 @@ using Tensor64 = TensorTile<NUMBER, 64, 2, 2>;
 using Tensor48 = TensorTile<NUMBER, 48, 4, 1>;
 
 // The three of a tile. Below compute capability 8.0 there is nothing to run.
-#define TENSOR_KERNELS(tile, suffix, pack, blocks)           \
-    TENSOR_FORWARD(tile, suffix, pack, blocks, IF_TENSOR)       \
-    TENSOR_BACKWARD_DATA(tile, suffix, pack, blocks, IF_TENSOR) \
+#define TENSOR_KERNELS(tile, suffix, pack, blocks)                        \
+    TENSOR_FORWARD(tensor_forward, tile, suffix, pack, blocks, IF_TENSOR) \
+    TENSOR_BACKWARD_DATA(tile, suffix, pack, blocks, IF_TENSOR)           \
     TENSOR_BACKWARD_WEIGHTS(tile, suffix, pack, blocks, IF_TENSOR)

@@ -98,7 +98,6 @@ template <class Number, int BlockN, int WarpsM, int WarpsN>
 struct TensorTile {
     using Operands = Number;
     using Element = typename Number::Element;
-    static constexpr bool WARPGROUPS = false;
     static constexpr int BM = 128, BN = BlockN, BK = Number::BK, THREADS = 32 * WarpsM * WarpsN, STAGES = 3;
     static constexpr int WM = BM / WarpsM, WN = BN / WarpsN, FM = WM / 16, FN = WN / 8;
     static_assert(WM % 16 == 0 && WN % 16 == 0, "a warp's share in whole fragments, two side by side");
@@ -243,7 +242,7 @@ __device__ __forceinline__ int first_pair(int first_column) {
     return first_column + T::warp_column() + static_cast<int>(threadIdx.x) % 4 * 2;
 }
 
-// Adds its column's bias to each of a thread's sums, and activates them where `activation` is one.
+// Adds its column's bias to each of a thread's sums, and activates them.
 template <class T>
 __device__ __forceinline__ void add_bias(float (&sums)[T::FM][T::FN][4], const float* bias, int first_column,
                                          int columns, int activation) {
@@ -302,22 +301,4 @@ __device__ __forceinline__ void write_sums(E* to, int first_row, PlaceOf place_o
         write_pairs<T, true>(to, first_row, place_of, first_column, columns, sums, finish, beside);
     else
         write_pairs<T, false>(to, first_row, place_of, first_column, columns, sums, finish, beside);
-}
-
-// Writes the sums with their column's bias, activated. Sums of wgmma stand in one row of registers and would all be copied
-// to be activated in place, so the ways part before they are written; fragments of mma would not fit beside three ways.
-template <class T, class E>
-__device__ __forceinline__ void write_outputs(E* y, int first_row, Straight place_of, int first_column, int columns,
-                                              float (&sums)[T::FM][T::FN][4], const float* bias, int activation) {
-    const auto write = [&](auto finish) {
-        write_sums<T>(y, first_row, place_of, first_column, columns, sums, finish);
-    };
-    const auto as_it_is = [](float sum, float) { return sum; };
-    add_bias<T>(sums, bias, first_column, columns, T::WARPGROUPS ? ACTIVATION_NONE : activation);
-    if (!T::WARPGROUPS || activation == ACTIVATION_NONE)
-        write(as_it_is);
-    else if (activation == ACTIVATION_RELU)
-        write([](float sum, float) { return activate(ACTIVATION_RELU, sum); });
-    else
-        write([](float sum, float) { return activate(ACTIVATION_TANH, sum); });
 }

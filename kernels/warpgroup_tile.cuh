@@ -13,7 +13,6 @@ template <class Number, int BlockN, int Stages_>
 struct WarpgroupTile {
     using Operands = Number;
     using Element = typename Number::Element;
-    static constexpr bool WARPGROUPS = true;
     static constexpr int BM = 128, BN = BlockN, BK = SWIZZLED_ROW, THREADS = 256, STAGES = Stages_;
     // As tensor_tile.cuh counts them: a warp's share in fragments, columns in one piece.
     static constexpr int FM = 1, FN = BN / 8, BLOCK_N = SWIZZLED_ROW;

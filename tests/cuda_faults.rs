@@ -6,7 +6,8 @@ use alexnet_mp::device::Device;
 use alexnet_mp::device::cuda::{CudaDevice, obstacles, probe, prove};
 use alexnet_mp::engine::{Dropping, Engine, StepContext};
 use alexnet_mp::error::{Error, Result};
-use alexnet_mp::network::op::{Linear, Shape};
+use alexnet_mp::network::op::{Conv, Linear, Shape, Window};
+use alexnet_mp::precision::Precision;
 use cudarc::driver::sys;
 use std::time::{Duration, Instant};
 use vcuda::{Options, Session};
@@ -281,6 +282,51 @@ fn only_what_reads_a_message_waits_for_it() {
         assert_eq!(session.counters().products, 1);
         assert!(message(b.synchronize()).contains("no answer for"));
         drop((mailbox, sent, own, inbox, y, w, bias, gpus));
+    });
+}
+
+/// In f32 and on tensor cores: GPU 1 is opened once for each, and nothing GPU 0 sends arrives.
+#[test]
+fn a_convolution_multiplies_its_own_maps_while_the_others_arrive() {
+    let name = "a_convolution_multiplies_its_own_maps_while_the_others_arrive";
+    in_time(name, 1, |session| {
+        let mut a = CudaDevice::open(0).unwrap();
+        let input = Shape::new(16, 5, 5);
+        let op = Conv {
+            input,
+            parts: 2,
+            output: Shape::new(32, 5, 5),
+            window: Window::new(3, 1, 1),
+            activation: None,
+        };
+        let (maps, matrix) = (input.len(), op.depth() * 32);
+        let mut ends = [Precision::F32, Precision::Bf16].map(|precision| {
+            let mut b = CudaDevice::open(1).unwrap();
+            a.set_precision(precision).unwrap();
+            b.set_precision(precision).unwrap();
+            let sent = a.allocate_maps(maps).unwrap();
+            let mailbox = CudaDevice::mailbox(&mut a, &mut b, maps).unwrap();
+            let x = [(); 2].map(|()| b.allocate_maps(maps).unwrap());
+            let y = b.allocate_maps(op.output.len()).unwrap();
+            let w = b.allocate_weights(matrix).unwrap();
+            let bias = b.allocate(32).unwrap();
+            (b, sent, mailbox, x, y, w, bias)
+        });
+        hang_at(1);
+        a.scale(maps, 2.0, &mut ends[0].1).unwrap();
+        for (b, sent, mailbox, [own, inbox], y, w, bias) in &mut ends {
+            a.send(sent, maps, mailbox).unwrap();
+            b.receive(mailbox, inbox).unwrap();
+            b.synchronize().unwrap();
+            vcuda::reset_counters();
+            b.conv_forward(&op, 1, &[own, inbox], &[w, w], bias, y)
+                .unwrap();
+            assert_eq!(session.counters().launches, 1);
+        }
+        for (b, ..) in &mut ends {
+            assert!(message(b.synchronize()).contains("no answer for"));
+        }
+        drop((ends, a));
     });
 }
 

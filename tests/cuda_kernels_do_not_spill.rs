@@ -60,6 +60,7 @@ fn products_by_wgmma_are_there_for_the_one_architecture_that_has_it() {
         // What __launch_bounds__ asks for: of two blocks with 256 threads each, a thread has 128 of 65,536 registers.
         let blocks = if k.kernel.contains("192") { 1 } else { 2 };
         assert!(blocks * 256 * k.registers <= 65_536, "{}", k.kernel);
+        assert!(!k.serialized, "{}", k.kernel);
     }
 }
 

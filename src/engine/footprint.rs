@@ -8,8 +8,8 @@ use crate::network::plan::{Plan, Stage, Step};
 use crate::precision::Precision;
 use std::ops::Range;
 
-/// Bytes beside the buffers: partial sums of weight gradients (17 MiB on 132 multiprocessors, and a matrix), what the
-/// driver adds to buffers too small to be rounded.
+/// Bytes beside the buffers: partial sums of weight gradients (17 MiB on 132 multiprocessors, and a matrix), rows of tiles
+/// below a convolution's last pixel, what the driver adds to buffers too small to be rounded.
 const MARGIN: usize = 48 << 20;
 /// Of an image in an input, beside its pixels: its draw and its label, at most.
 const DRAW: usize = 64;
@@ -46,9 +46,10 @@ impl Footprint {
     /// What `columns` of `plan` allocate on a device in the plan's precision.
     /// `fused`: gradients of fully connected layers need no memory.
     pub(super) fn of(plan: &Plan, columns: Range<usize>, side: usize, fused: bool) -> Self {
+        let alone = columns.len() == plan.columns;
         let mut footprint = Footprint {
             buffers: vec![],
-            work_per_image: work_per_image(plan),
+            work_per_image: work_per_image(plan, alone),
             later: columns.clone().flat_map(|c| winners(plan, c)).collect(),
         };
         footprint.add_fixed(1, 4 * side * side * 3);
@@ -58,7 +59,6 @@ impl Footprint {
         if columns.start == 0 {
             footprint.add_per_image(1, 4 * plan.classes);
         }
-        let alone = columns.len() == plan.columns;
         for column in columns.clone() {
             footprint.add_maps(plan, column, column == columns.start, alone);
             footprint.add_parameters(plan, column, fused);
@@ -152,11 +152,16 @@ fn winners(plan: &Plan, column: usize) -> Vec<usize> {
     steps.filter_map(of).collect()
 }
 
-/// Bytes of an image that the greediest operation takes for intermediate results. They share one work space.
-fn work_per_image(plan: &Plan) -> usize {
+/// Bytes of an image that the greediest operation takes for intermediate results. They share one work space. `alone`: no
+/// maps arrive from another device.
+fn work_per_image(plan: &Plan, alone: bool) -> usize {
     let of = |step: &Step| match step {
         // Two terms of the gradient.
         Step::LocalNorm { op, .. } => 2 * 4 * op.shape.len(),
+        // Sums of the own maps while the others arrive; no kernel's tiles leave more columns idle than those of 48.
+        Step::Conv { op, .. } if op.parts > 1 && !alone => {
+            4 * op.output.pixels() * op.output.maps.next_multiple_of(48)
+        }
         // A copy with zeros around it and rows of whole fours, where tensor cores take it strip by strip.
         Step::Conv { op, .. } if op.input.maps % 8 != 0 && plan.precision != Precision::F32 => {
             let (around, maps) = (2 * op.window.pad, op.input.maps);
@@ -246,5 +251,18 @@ fn remedy(largest: Option<usize>, devices: usize) -> String {
         Some(batch) => format!(
             "the largest batch that fits is {batch} (--set train.batch={batch}; train.accumulate adds batches up){more}"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn columns_on_two_devices_need_room_for_conv3s_sums_while_maps_arrive() {
+        let plan = Config::load("paper", &[]).unwrap().plan().unwrap();
+        assert_eq!(work_per_image(&plan, false), 4 * 13 * 13 * 192);
+        assert_eq!(work_per_image(&plan, true), 4 * 2048);
     }
 }

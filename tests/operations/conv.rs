@@ -78,14 +78,14 @@ fn shapes() -> Vec<Conv> {
     affordable(shapes, |op| op.parts * op.depth() * op.output.len())
 }
 
-struct Operands {
-    x: Vec<Vec<f32>>,
-    weights: Vec<Vec<f32>>,
-    bias: Vec<f32>,
+pub struct Operands {
+    pub x: Vec<Vec<f32>>,
+    pub weights: Vec<Vec<f32>>,
+    pub bias: Vec<f32>,
     dy: Vec<f32>,
 }
 
-fn operands(op: &Conv, images: usize) -> Operands {
+pub fn operands(op: &Conv, images: usize) -> Operands {
     let scale = 1.0 / (op.depth() as f32).sqrt();
     let weights = |p| {
         random(10 + p, op.depth() * op.output.maps)
@@ -104,7 +104,7 @@ fn operands(op: &Conv, images: usize) -> Operands {
 }
 
 /// The reference before the activation.
-fn expected(op: &Conv, o: &Operands, image: usize) -> Vec<f64> {
+pub fn expected(op: &Conv, o: &Operands, image: usize) -> Vec<f64> {
     let maps = op.output.maps;
     let mut y: Vec<f64> = (0..op.output.len())
         .map(|i| f64::from(o.bias[i % maps]))

@@ -8,7 +8,6 @@ use alexnet_mp::network::op::Conv;
 use alexnet_mp::precision::Precision;
 
 const PRECISIONS: [Precision; 2] = [Precision::Bf16, Precision::F16];
-const VARIABLE: &str = "ALEXNET_MP_WGMMA";
 
 /// Outputs that fill tiles, and with them depths, pixels and maps that do not.
 fn shapes() -> Vec<Conv> {
@@ -21,16 +20,6 @@ fn shapes() -> Vec<Conv> {
         op((96, 4, 4), 1, 384, (1, 1, 0)),
         op((144, 3, 3), 1, 24, (3, 1, 1)),
     ]
-}
-
-/// Runs in a process that asks for wgmma; on a real GPU, where whoever started the tests did.
-fn by_wgmma(body: fn()) {
-    vcuda::in_own_process_with(&[(VARIABLE, "1")], || match std::env::var(VARIABLE) {
-        Ok(_) => body(),
-        Err(_) => {
-            println!("skipped: on a real GPU with {VARIABLE}=1, which takes compute capability 9.0")
-        }
-    });
 }
 
 fn check(cases: &[Case]) {

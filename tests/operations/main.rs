@@ -6,6 +6,7 @@
 mod activation;
 mod augment;
 mod conv;
+mod conv_arriving;
 mod conv_tensor;
 mod conv_wgmma;
 mod dropout;

@@ -69,6 +69,16 @@ pub fn on_gpus(test: impl Fn(Open<alexnet_mp::device::cuda::CudaDevice>)) {
     }
 }
 
+/// Runs a test's body in a process that asks for products by wgmma; on a real GPU, where whoever started the tests did.
+#[cfg(feature = "cuda")]
+pub fn by_wgmma(body: fn()) {
+    const VARIABLE: &str = "ALEXNET_MP_WGMMA";
+    vcuda::in_own_process_with(&[(VARIABLE, "1")], || match std::env::var(VARIABLE) {
+        Ok(_) => body(),
+        Err(_) => println!("skipped: set {VARIABLE}=1, where compute capability 9.0 is"),
+    });
+}
+
 /// Whether the virtual driver is one that a sanitizer watches.
 #[cfg(feature = "cuda")]
 fn sanitized() -> bool {

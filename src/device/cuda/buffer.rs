@@ -71,7 +71,14 @@ pub struct Buffer {
     /// Copies to other devices that may still be reading: the next write waits for them.
     readers: RefCell<Vec<Arc<Event>>>,
     /// A message that may still be on its way here: the next use waits for it, and nothing before that.
-    arrival: RefCell<Option<Arc<Event>>>,
+    arrival: RefCell<Option<Arrival>>,
+}
+
+/// A message on its way.
+struct Arrival {
+    arrived: Arc<Event>,
+    /// From another GPU.
+    from_elsewhere: bool,
 }
 
 impl Buffer {
@@ -117,9 +124,18 @@ impl Buffer {
         self.readers.get_mut().drain(..)
     }
 
-    /// Notes that the elements are those of a message that is here once `arrived` has happened.
-    pub fn arrives_with(&mut self, arrived: &Arc<Event>) {
-        *self.arrival.get_mut() = Some(arrived.clone());
+    /// Notes that the elements are those of a message from GPU `sender` that is here once `arrived` has happened.
+    pub fn arrives_with(&mut self, arrived: &Arc<Event>, sender: &Home) {
+        *self.arrival.get_mut() = Some(Arrival {
+            arrived: arrived.clone(),
+            from_elsewhere: sender.ordinal != self.memory.home.ordinal,
+        });
+    }
+
+    /// Whether the next use on GPU `home` waits for a message from another GPU.
+    pub fn arrives_from_elsewhere(&self, home: &Home) -> bool {
+        let waits = |arrival: &Arrival| arrival.from_elsewhere && arrival.arrived.counts(home);
+        self.arrival.borrow().as_ref().is_some_and(waits)
     }
 
     /// Where the elements are, after a look at whether `elements` of them are there on this GPU. What is issued to its
@@ -137,7 +153,7 @@ impl Buffer {
                 home.name, self.memory.home.name
             )));
         }
-        if let Some(arrived) = self.arrival.take() {
+        if let Some(Arrival { arrived, .. }) = self.arrival.take() {
             arrived.wait(home, &home.streams.compute)?;
         }
         Ok(self.memory.pointer())

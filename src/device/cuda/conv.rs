@@ -1,10 +1,10 @@
 //! Convolution; `kernels/conv.cu`.
 
-use super::buffer::Element;
 use super::conv_sums::WeightProduct;
 use super::geometry::{Pointer, activation_code, argument_types, int};
 use super::memory::Home;
 use super::module::{Grid, Kernel, Kernels, arguments};
+use super::parts::Turn;
 use super::{Buffer, CudaDevice};
 use crate::device::{Activated, ConvGradients};
 use crate::error::{Result, device};
@@ -105,8 +105,13 @@ impl Variant {
     }
 
     /// Tiles of a matrix.
-    fn tiles(self, rows: usize, columns: usize) -> usize {
+    pub(super) fn tiles(self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(TILE_ROWS) * columns.div_ceil(self.tile_columns())
+    }
+
+    /// Bytes of the sums of so many tiles.
+    pub(super) fn sums(self, tiles: usize) -> usize {
+        tiles * TILE_ROWS * self.tile_columns() * 4
     }
 
     /// The gradient of the weights, where so many blocks fit a multiprocessor.
@@ -176,24 +181,30 @@ impl CudaDevice {
         }
         self.expect_f32(&[x[0], bias, y])?;
         let shape = ConvShape::new(op, images)?;
-        let [x, peer_x] = self.parts(op.parts, x, images * op.input.len())?;
-        let [w, peer_w] = self.parts(op.parts, weights, op.depth() * op.output.maps)?;
+        let weights = self.parts(op.parts, weights, op.depth() * op.output.maps)?;
         let bias = self.input(bias, op.output.maps)?;
         let y = self.output(y, images * op.output.len())?;
-        let (parts, activation) = (int(op.parts)?, activation_code(op.activation));
+        let activation = activation_code(op.activation);
         let variant = Variant::choose(op.output.maps, op.input.maps);
         let tiles = variant.tiles(images * op.output.pixels(), op.output.maps);
-        // SAFETY: every buffer was checked to hold what the shape says.
-        unsafe {
-            self.launch(
-                variant.forward(&self.kernels),
-                Grid {
-                    blocks: [tiles, 1, 1],
-                    threads: THREADS,
-                },
-                arguments![x, peer_x, w, peer_w, bias, y, parts, activation, shape],
-            )
+        let sums = variant.sums(tiles);
+        for Turn { parts, partial } in self.turns(op.parts, x, sums)? {
+            let [w, peer_w] = [weights[parts.start], weights[1]];
+            // Here and no earlier: this waits for a message.
+            let [x, peer_x] = self.parts(parts.len(), &x[parts], images * op.input.len())?;
+            // SAFETY: every buffer was checked to hold what the shape says, the work space the sums of every tile.
+            unsafe {
+                self.launch(
+                    variant.forward(&self.kernels),
+                    Grid {
+                        blocks: [tiles, 1, 1],
+                        threads: THREADS,
+                    },
+                    arguments![x, peer_x, w, peer_w, bias, y, activation, partial, shape],
+                )
+            }?;
         }
+        Ok(())
     }
 
     pub(super) fn launch_conv_backward_data(
@@ -261,56 +272,6 @@ impl CudaDevice {
         };
         self.type_of(&[y, like])?;
         Ok((self.input(y, elements)?, activation_code(Some(activation))))
-    }
-
-    /// The type that the buffers of every part, and another one, have.
-    pub(super) fn parts_type(&self, parts: &[&Buffer], other: &Buffer) -> Result<Element> {
-        for part in parts {
-            self.type_of(&[part, other])?;
-        }
-        Ok(other.element())
-    }
-
-    /// Type and place of one operand per part, as [`parts`](Self::parts).
-    pub(super) fn operands(
-        &self,
-        parts: usize,
-        buffers: &[&Buffer],
-        elements: usize,
-    ) -> Result<[(Element, Pointer); 2]> {
-        self.parts(parts, buffers, elements)?;
-        let first = buffers[0].operand(&self.home, elements)?;
-        match buffers.get(1) {
-            None => Ok([first, (first.0, Pointer::NULL)]),
-            Some(second) => Ok([first, second.operand(&self.home, elements)?]),
-        }
-    }
-
-    /// The places of one buffer per part, the second one null if there is one part.
-    pub(super) fn parts(
-        &self,
-        parts: usize,
-        buffers: &[&Buffer],
-        elements: usize,
-    ) -> Result<[Pointer; 2]> {
-        self.expect_parts(parts, buffers)?;
-        let peer = buffers.get(1).map(|peer| self.input(peer, elements));
-        Ok([
-            self.input(buffers[0], elements)?,
-            peer.unwrap_or(Ok(Pointer::NULL))?,
-        ])
-    }
-
-    /// Checks that there is a buffer for each part.
-    pub(super) fn expect_parts(&self, parts: usize, buffers: &[&Buffer]) -> Result<()> {
-        if (1..=2).contains(&parts) && buffers.len() == parts {
-            return Ok(());
-        }
-        Err(device(format!(
-            "{}: an operation of {parts} parts was given {} buffers (1 or 2 columns are possible)",
-            self.home.name,
-            buffers.len()
-        )))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::buffer::Element;
 use super::conv::ConvShape;
-use super::geometry::{Pointer, activation_code, int};
+use super::geometry::{Pointer, activation_code};
 use super::module::{Grid, Kernel, arguments};
 use super::pad::padded_op;
+use super::parts::Turn;
 use super::tensor_kernels::TensorKernels;
 use super::tensor_tile::{Number, Product, Tile};
 use super::{Buffer, CudaDevice};
@@ -49,22 +50,27 @@ impl CudaDevice {
         let tile = self.tile_for(Product::Forward, number, op)?;
         self.expect_f32(&[bias])?;
         self.parts_type(x, y)?;
-        let ([x, peer_x], op) = self.tensor_input(tile, op, images, x)?;
-        let (op, shape) = (&op, ConvShape::new(&op, images)?);
-        let [w, peer_w] = self.operands(op.parts, weights, op.depth() * op.output.maps)?;
-        let ((_, w), (_, peer_w)) = (w, peer_w);
+        let weights = self.operands(op.parts, weights, op.depth() * op.output.maps)?;
         let bias = self.input(bias, op.output.maps)?;
         let y = self.output(y, images * op.output.len())?;
-        let (parts, activation) = (int(op.parts)?, activation_code(op.activation));
+        let activation = activation_code(op.activation);
         let tiles = tile.tiles(images * op.output.pixels(), op.output.maps);
-        // SAFETY: every buffer was checked to hold what the shape says, in the kernel's type.
-        unsafe {
-            self.launch_tensor(
-                (Product::Forward, number, tile),
-                tiles,
-                arguments![x, peer_x, w, peer_w, bias, y, parts, activation, shape],
-            )
+        for Turn { parts, partial } in self.turns(op.parts, x, tile.sums(tiles))? {
+            let [(_, w), (_, peer_w)] = [weights[parts.start], weights[1]];
+            // Here and no earlier: this waits for a message.
+            let ([x, peer_x], op) = self.tensor_input(tile, op, images, &x[parts])?;
+            let shape = ConvShape::new(&op, images)?;
+            // SAFETY: every buffer was checked to hold what the shape says, in the kernel's type, and the work space the
+            // sums of every tile.
+            unsafe {
+                self.launch_tensor(
+                    (Product::Forward, number, tile),
+                    tiles,
+                    arguments![x, peer_x, w, peer_w, bias, y, activation, partial, shape],
+                )
+            }?;
         }
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)] // the number, and the operation's
@@ -114,7 +120,8 @@ impl CudaDevice {
         })
     }
 
-    /// The places of a convolution's input, and the convolution, as the tile's forward kernel takes them.
+    /// The places of a convolution's input, of one or all parts, and the convolution, as the tile's forward kernel takes
+    /// them.
     fn tensor_input(
         &mut self,
         tile: Tile,
@@ -123,7 +130,7 @@ impl CudaDevice {
         x: &[&Buffer],
     ) -> Result<([Pointer; 2], Conv)> {
         let padded = tile.input(op);
-        let places = self.parts(op.parts, x, images * op.input.len())?;
+        let places = self.parts(x.len(), x, images * op.input.len())?;
         if padded == op.input {
             return Ok((places, *op));
         }

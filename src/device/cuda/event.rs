@@ -30,9 +30,14 @@ impl Event {
         home.check("recording an event", self.event.record(stream))
     }
 
+    /// Whether it means anything to what is issued to GPU `home` now.
+    pub fn counts(&self, home: &Home) -> bool {
+        self.capture.load(Ordering::Relaxed) == home.capture()
+    }
+
     /// Makes what is issued to `stream`, of GPU `home`, later wait for it.
     pub fn wait(&self, home: &Home, stream: &CudaStream) -> Result<()> {
-        if self.capture.load(Ordering::Relaxed) != home.capture() {
+        if !self.counts(home) {
             return Ok(());
         }
         home.check("waiting for an event", stream.wait(&self.event))

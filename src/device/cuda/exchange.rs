@@ -239,9 +239,9 @@ impl CudaDevice {
             self.type_of(&[inbox, &message.slot])?;
             if inbox.elements() == message.slot.elements() {
                 std::mem::swap(inbox, &mut message.slot);
-                inbox.arrives_with(&message.arrived);
+                inbox.arrives_with(&message.arrived, &from.sender);
             } else {
-                message.slot.arrives_with(&message.arrived);
+                message.slot.arrives_with(&message.arrived, &from.sender);
                 self.copy_elements(message.elements, &message.slot, inbox)?;
             }
             self.record(&message.free, &self.home.streams.compute)

@@ -29,6 +29,7 @@ mod module;
 pub mod nvml;
 mod operations;
 mod pad;
+mod parts;
 mod peak;
 pub mod peer;
 mod pool;

@@ -16,6 +16,8 @@ pub struct KernelReport {
     pub spill_loads: u32,
     /// Static shared memory of one block.
     pub shared: u32,
+    /// Products by wgmma wait for each other, where they could be under way together.
+    pub serialized: bool,
 }
 
 include!(concat!(env!("OUT_DIR"), "/kernel_report.rs"));

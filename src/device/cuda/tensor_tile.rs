@@ -193,6 +193,11 @@ impl Tile {
         rows.div_ceil(TILE_ROWS) * columns.div_ceil(self.columns())
     }
 
+    /// Bytes of the sums of so many tiles.
+    pub fn sums(self, tiles: usize) -> usize {
+        tiles * TILE_ROWS * self.columns() * 4
+    }
+
     /// The gradient of the weights, where so many blocks fit a multiprocessor.
     pub(super) fn weight_product(
         self,
