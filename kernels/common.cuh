@@ -122,14 +122,18 @@ __device__ __forceinline__ void ldmatrix_x4(unsigned (&to)[4], const void* row) 
 
 // ---- cp.async: global to shared memory behind the thread's back; what is beyond `source_bytes` becomes zeros -----
 
-template <int Bytes>
+// Whether what is read may be wanted again by its multiprocessor soon. Whole sectors that are not go past the first-level
+// cache.
+enum class Again { NO, YES };
+
+template <int Bytes, Again Wanted = Again::NO>
 __device__ __forceinline__ void cp_async_part(void* shared, const void* global, int source_bytes) {
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async moves 4, 8 or 16 bytes");
 #ifndef __CUDACC__
     simt::async_copy(shared, global, Bytes, source_bytes);
 #elif HAS_TENSOR_PTX
     unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    if constexpr (Bytes == 16)  // whole sectors may go past the first-level cache
+    if constexpr (Bytes == 16 && Wanted == Again::NO)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
                      :: "r"(address), "l"(global), "r"(source_bytes) : "memory");
     else
@@ -142,9 +146,9 @@ __device__ __forceinline__ void cp_async_part(void* shared, const void* global, 
 }
 
 // All of it or nothing.
-template <int Bytes>
+template <int Bytes, Again Wanted = Again::NO>
 __device__ __forceinline__ void cp_async(void* shared, const void* global, bool valid = true) {
-    cp_async_part<Bytes>(shared, global, valid ? Bytes : 0);
+    cp_async_part<Bytes, Wanted>(shared, global, valid ? Bytes : 0);
 }
 
 __device__ __forceinline__ void cp_async_commit() {

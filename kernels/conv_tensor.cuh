@@ -6,7 +6,8 @@
 #include "tensor_tile.cuh"
 
 // Starts the copies of a BM x BK tile of gathered patches, `Pack` maps at a time. Forward the window moves with
-// (row, column), backward against them. `at` is the place in the window of this thread's packs.
+// (row, column), backward against them. `at` is the place in the window of this thread's packs. Windows overlap: a block
+// reads a pixel once for every place in the window.
 template <class T, int Pack, bool Backward>
 struct TensorGather {
     using E = typename T::Element;
@@ -19,8 +20,8 @@ struct TensorGather {
         for (int i = 0; i < S::PACKS; ++i) {
             const Patch patch = patches[S::row(i)];
             const WindowPixel pixel = window_pixel<Backward>(patch, at, height, width, size, stride);
-            copy_pack<Pack>(to + T::along_k(S::row(i), S::column(i)),
-                            source + patch.image + pixel.place * maps + at.map, pixel.inside);
+            copy_pack<Pack, Again::YES>(to + T::along_k(S::row(i), S::column(i)),
+                                        source + patch.image + pixel.place * maps + at.map, pixel.inside);
         }
     }
 };

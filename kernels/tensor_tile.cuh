@@ -177,10 +177,10 @@ struct TensorStages {
 
 // Starts the copy of `Pack` neighbours to shared memory, zeros where not `inside`. Where they are fewer than 4 bytes
 // the copy is done at once.
-template <int Pack, class E>
+template <int Pack, Again Wanted = Again::NO, class E>
 __device__ __forceinline__ void copy_pack(E* to, const E* from, bool inside) {
     if constexpr (Pack * sizeof(E) >= 4)
-        cp_async<static_cast<int>(Pack * sizeof(E))>(to, from, inside);
+        cp_async<static_cast<int>(Pack * sizeof(E)), Wanted>(to, from, inside);
     else
         *to = inside ? *from : narrow<E>(0.0f);
 }
