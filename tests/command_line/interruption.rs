@@ -98,10 +98,11 @@ fn an_interrupted_run_tells_the_length_that_was_saved_and_how_to_go_on() {
 #[test]
 fn a_run_that_is_stopped_and_continued_goes_on() {
     let folder = folder();
-    let child = start(folder.path(), "run", &["--set", "train.step_timeout=1"]);
+    // Longer than a step takes on a machine that is busy otherwise, shorter than the stops.
+    let child = start(folder.path(), "run", &["--set", "train.step_timeout=2"]);
     for _ in 0..2 {
         signal(&child, libc::SIGSTOP);
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(5));
         signal(&child, libc::SIGCONT);
         std::thread::sleep(Duration::from_millis(300));
     }
