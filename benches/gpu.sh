@@ -63,7 +63,7 @@ run() {
     local name=$1 code
     shift
     echo "== $*"
-    "$@" >"$out/$name" 2>"$out/$name.log"
+    "$@" </dev/null >"$out/$name" 2>"$out/$name.log"
     code=$?
     if ((code != 0)); then
         failures=$((failures + 1))
