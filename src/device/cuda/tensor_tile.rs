@@ -139,10 +139,10 @@ impl Tile {
                 && product.has(number, *tile)
                 && columns.is_multiple_of(tile.columns())
         };
-        let widest_first = Tile::ALL.into_iter();
-        widest_first
-            .filter(|_| in_chunks(maps) && in_chunks(columns))
-            .find(serves)
+        if !in_chunks(maps) || !in_chunks(columns) {
+            return None;
+        }
+        Tile::ALL.into_iter().find(serves)
     }
 
     /// For `columns` outputs, where `maps` and `columns` are both copied in chunks: the widest that wastes least.
