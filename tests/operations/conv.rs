@@ -45,6 +45,12 @@ pub fn the_five_layers() -> Vec<Conv> {
     ]
 }
 
+/// Whether a network goes back through a layer to its input: nothing asks for the gradient of an image, and on a virtual GPU
+/// that of the first layer takes longer than all others together.
+pub fn goes_back(op: &Conv) -> bool {
+    op.input != the_five_layers()[0].input
+}
+
 /// Shapes that nothing divides, and some that tiles do.
 pub fn odd_shapes() -> Vec<Conv> {
     vec![
@@ -175,8 +181,8 @@ fn forward_of_a_later_image_does_not_depend_on_the_batch<D: Device>(open: Open<D
 
 fn the_data_gradient_agrees_with_float64<D: Device>(open: Open<D>) {
     let mut d = open();
-    for op in shapes() {
-        let images = if op.input.width > 100 { 1 } else { 3 };
+    for op in shapes().into_iter().filter(goes_back) {
+        let images = 3;
         let o = operands(&op, images);
         let dy = filled(&mut d, &o.dy);
         for part in 0..op.parts {
