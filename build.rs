@@ -47,7 +47,7 @@ fn build() -> Result<(), String> {
     let kernels = kernel_files()?;
     let Some(nvcc) = find_nvcc() else {
         for file in &kernels {
-            write(&output(&out, file, "fatbin"), PLACEHOLDER)?;
+            leave_out(&out, file)?;
         }
         return write_report(&out, None, &[], &[]);
     };
@@ -87,6 +87,13 @@ fn output(out: &Path, file: &Path, extension: &str) -> PathBuf {
 
 fn write(path: &Path, content: &[u8]) -> Result<(), String> {
     fs::write(path, content).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Puts a placeholder where a file is not compiled, and forgets an earlier compilation of it.
+fn leave_out(out: &Path, file: &Path) -> Result<(), String> {
+    write(&output(out, file, "stamp"), &[])?;
+    write(&output(out, file, "ptxas"), &[])?;
+    write(&output(out, file, "fatbin"), PLACEHOLDER)
 }
 
 // ---- the compiler -------------------------------------------------------------------------------
@@ -236,8 +243,7 @@ fn compile(nvcc: &Path, archs: &[u32], file: &Path, out: &Path) -> Result<(), St
         .find(|(start, _)| stem(file).starts_with(start));
     match specific {
         Some((_, arch)) if !archs.contains(arch) => {
-            write(&output(out, file, "ptxas"), &[])?;
-            return write(&output(out, file, "fatbin"), PLACEHOLDER);
+            return leave_out(out, file);
         }
         Some((_, arch)) => {
             arguments.push(format!("-gencode=arch=compute_{arch}a,code=sm_{arch}a").into());
