@@ -57,7 +57,7 @@ struct WarpgroupStages {
     __device__ static __forceinline__ void accumulate(Source& source, int tiles, Element* memory,
                                                       float (&sums)[1][T::FN][4]) {
         constexpr int AHEAD = T::STAGES - 2;
-        memory += (1024 - shared_address(memory) % 1024) % 1024 / sizeof(Element);
+        memory = swizzled_memory(memory);
         int filled = 0, used = 0;
 #pragma unroll
         for (int tile = 0; tile < AHEAD; ++tile) {

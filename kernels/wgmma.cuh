@@ -78,6 +78,12 @@ __device__ __forceinline__ int swizzled(int row, int column) {
     return row * SWIZZLED_ROW + ((column / 8 ^ row % 8) * 8 | column % 8);
 }
 
+// The first place in dynamic shared memory where such a tile may begin. A kernel asks for 1024 bytes more than its tiles.
+template <class E>
+__device__ __forceinline__ E* swizzled_memory(E* memory) {
+    return memory + (1024 - shared_address(memory) % 1024) % 1024 / sizeof(E);
+}
+
 // What tells wgmma where an operand stands, from a multiple of 1024 bytes on. Rows along K: each is a row of A or column of
 // B. Else each is one place in K, and blocks of 64 rows of A or columns of B lie `apart` bytes from each other.
 __device__ __forceinline__ unsigned long long operand_descriptor(const void* tile, bool along_k, int apart) {

@@ -257,7 +257,6 @@ const _: () = assert!(size_of::<Pointer>() == 8);
 
 #[cfg(test)]
 mod tests {
-
     #[test]
     fn fatbins_stand_where_their_fields_can_be_read() {
         for image in [image!("lrn"), image!("sums"), image!("conv_bf16")] {

@@ -48,7 +48,6 @@ impl TensorCores {
 /// The kernels, each with what it is for.
 pub struct TensorKernels {
     kernels: Vec<(Number, Product, Tile, Kernel)>,
-    by_wgmma: bool,
 }
 
 impl TensorKernels {
@@ -74,7 +73,7 @@ impl TensorKernels {
                 add_kernels(home, module, number, true, &mut kernels)?;
             }
         }
-        Ok(Some(TensorKernels { kernels, by_wgmma }))
+        Ok(Some(TensorKernels { kernels }))
     }
 
     /// The kernel of a product with a tile that was chosen here.
@@ -85,9 +84,10 @@ impl TensorKernels {
             .map(|(.., kernel)| kernel)
     }
 
-    /// The tile by wgmma that serves a product best, if it is to be used and there is one; else `other`.
+    /// The tile by wgmma that serves a product best, if there is one and its kernel was loaded; else `other`.
     pub fn tile_or(&self, product: Product, number: Number, op: &Conv, other: Tile) -> Tile {
-        let by_wgmma = Tile::choose_warpgroup(product, number, op).filter(|_| self.by_wgmma);
+        let loaded = |tile: &Tile| self.get(number, product, *tile).is_some();
+        let by_wgmma = Tile::choose_warpgroup(product, number, op).filter(loaded);
         by_wgmma.unwrap_or(other)
     }
 }
@@ -101,10 +101,7 @@ fn add_kernels(
     kernels: &mut Vec<(Number, Product, Tile, Kernel)>,
 ) -> Result<()> {
     for product in Product::ALL {
-        let there = Tile::ALL
-            .into_iter()
-            .filter(|tile| product.has(number, *tile));
-        for tile in there.filter(|tile| tile.is_of_warpgroups() == by_wgmma) {
+        for tile in product.tiles(number, by_wgmma) {
             let [of, with, on] = [product.name(), tile.name(), number.name()];
             let kernel = find(home, module, &format!("conv_{of}_{with}_{on}"))?;
             let shared = product.shared(number, tile);

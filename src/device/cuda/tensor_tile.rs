@@ -61,7 +61,7 @@ impl Tile {
         Tile::Packed64,
         Tile::Packed48,
     ];
-    pub const ALL: [Tile; 9] = [
+    const ALL: [Tile; 9] = [
         Tile::Packed128,
         Tile::Packed96,
         Tile::Packed64,
@@ -134,15 +134,11 @@ impl Tile {
             Product::BackwardData => (op.input.maps, op.output.maps),
         };
         let in_chunks = |maps: usize| maps.is_multiple_of(number.chunk());
-        let serves = |tile: &Tile| {
-            tile.is_of_warpgroups()
-                && product.has(number, *tile)
-                && columns.is_multiple_of(tile.columns())
-        };
+        let serves = |tile: &Tile| columns.is_multiple_of(tile.columns());
         if !in_chunks(maps) || !in_chunks(columns) {
             return None;
         }
-        Tile::ALL.into_iter().find(serves)
+        product.tiles(number, true).find(serves)
     }
 
     /// For `columns` outputs, where `maps` and `columns` are both copied in chunks: the widest that wastes least.
@@ -241,13 +237,19 @@ impl Product {
     }
 
     /// Whether there is a kernel for it of such numbers with this tile.
-    pub fn has(self, number: Number, tile: Tile) -> bool {
+    fn has(self, number: Number, tile: Tile) -> bool {
         let backward_data = self == Product::BackwardData;
         match tile {
             Tile::Strip48 => !backward_data,
             Tile::Warpgroup48 => backward_data && number != Number::Tf32,
             _ => number != Number::Tf32 || !tile.is_of_warpgroups(),
         }
+    }
+
+    /// The tiles of its kernels of such numbers, the widest first: those by wgmma, or all others.
+    pub fn tiles(self, number: Number, by_wgmma: bool) -> impl Iterator<Item = Tile> {
+        let all = Tile::ALL.into_iter();
+        all.filter(move |tile| tile.is_of_warpgroups() == by_wgmma && self.has(number, *tile))
     }
 
     /// Dynamic shared memory of a block in bytes, as the kernels' `Stages` lay it out.
@@ -325,10 +327,7 @@ mod tests {
         let mut all = vec![];
         for number in Number::ALL {
             for product in Product::ALL {
-                let there = Tile::ALL
-                    .into_iter()
-                    .filter(|tile| product.has(number, *tile));
-                let tiles = there.filter(|tile| tile.is_of_warpgroups() == by_wgmma);
+                let tiles = product.tiles(number, by_wgmma);
                 all.extend(tiles.map(|tile| (number, product, tile)));
             }
         }

@@ -11,10 +11,6 @@ __device__ __forceinline__ void copy_operand(__nv_bfloat16* to, const __nv_bfloa
     }
 }
 
-__device__ __forceinline__ __nv_bfloat16* swizzled_memory(__nv_bfloat16* memory) {
-    return memory + (1024 - shared_address(memory) % 1024) % 1024 / 2;
-}
-
 // D[128,N] = A[128,64] · B[64,N]: A as it is multiplied or turned over, B turned over or as it is multiplied, so that rows
 // are along K or not. Two groups of four warps.
 template <bool Bfloat, int N, bool TurnedA, bool TurnedB>
